@@ -48,6 +48,7 @@ pub struct Crowd {
 #[derive(Debug)]
 struct ActiveUser {
     room: Rc<WatchedRoom>,
+    server: usize,
     protocol: Protocol,
     leave: oneshot::Sender<Leave>,
 }
@@ -93,8 +94,11 @@ impl Crowd {
         for (place, room) in everybody.enumerate() {
             sleep_until(after(begin, place, self.join_rate).into()).await;
             let role = if place < rooms.len() { Role::Watcher } else { Role::Other };
-            let protocol = self.protocols.of(place / rooms.len());
-            self.admit(room.clone(), role, protocol, came.clone()).await;
+            let (turn, number) = (place / rooms.len(), place % rooms.len());
+            // The first of each room, at whose server it begins, are spread as well.
+            let server = (turn + number) % self.world.doors.len();
+            let protocol = self.protocols.of(turn);
+            self.admit(room.clone(), server, role, protocol, came.clone()).await;
             if place == 0 {
                 // Nothing at all arrives only from a task that panicked.
                 arrivals.recv().await.transpose()?;
@@ -121,10 +125,10 @@ impl Crowd {
                 continue;
             }
             let one = ((chance() * self.others.len() as f64) as usize).min(self.others.len() - 1);
-            let ActiveUser { room, protocol, leave } = self.others.swap_remove(one);
+            let ActiveUser { room, server, protocol, leave } = self.others.swap_remove(one);
             // Fails if the server has just sent it away.
             let _ = leave.send(if place % 2 == 0 { Leave::Abruptly } else { Leave::Properly });
-            self.admit(room, Role::Other, protocol, came.clone()).await;
+            self.admit(room, server, Role::Other, protocol, came.clone()).await;
         }
     }
 
@@ -150,6 +154,7 @@ impl Crowd {
     async fn admit(
         &mut self,
         room: Rc<WatchedRoom>,
+        server: usize,
         role: Role,
         protocol: Protocol,
         came: UnboundedSender<Came>,
@@ -159,7 +164,10 @@ impl Crowd {
         let Some(number) = self.numbers.next() else { return };
         let (leave, told) = oneshot::channel();
         let (world, period) = (self.world.clone(), self.period);
-        let member = PendingUser { world: world.clone(), room: room.clone(), number, role, protocol, period };
+        // Its place is its number: both count everybody who was let through here.
+        world.servers.borrow_mut().push(server);
+        let member =
+            PendingUser { world: world.clone(), room: room.clone(), number, server, role, protocol, period };
         self.tasks.spawn_local(async move {
             let session = match member.come().await {
                 Ok(session) => session,
@@ -175,8 +183,8 @@ impl Crowd {
             session.stay(told).await;
         });
         match role {
-            Role::Watcher => self.watchers.push(ActiveUser { room, protocol, leave }),
-            Role::Other => self.others.push(ActiveUser { room, protocol, leave }),
+            Role::Watcher => self.watchers.push(ActiveUser { room, server, protocol, leave }),
+            Role::Other => self.others.push(ActiveUser { room, server, protocol, leave }),
         }
     }
 }

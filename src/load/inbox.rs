@@ -70,7 +70,7 @@ impl Inbox {
         }
     }
 
-    /// Takes the message that has just ended in `frames`.
+    /// Takes the message that has just ended in `frames`; `servers` has the server of each member, by number.
     ///
     /// # Errors
     /// Sentences: the message is malformed, or says that the room failed.
@@ -79,6 +79,7 @@ impl Inbox {
         frames: &Frames,
         arrival: Arrival,
         room: &WatchedRoom,
+        servers: &[usize],
         counts: &mut RunCounts,
     ) -> Result<Standing, String> {
         let (payload, encoding) = frames.message();
@@ -96,11 +97,11 @@ impl Inbox {
         match self.protocol {
             Protocol::Orange => {
                 if let Some(watcher) = watcher {
-                    see(watcher, message, arrival, counts)?;
+                    see(watcher, message, arrival, servers, counts)?;
                 }
                 Ok(Standing::Member)
             }
-            Protocol::Phoenix => take_of_channel(watcher, message, arrival, room, counts),
+            Protocol::Phoenix => take_of_channel(watcher, message, arrival, room, servers, counts),
         }
     }
 }
@@ -110,6 +111,7 @@ fn take_of_channel(
     message: &[u8],
     arrival: Arrival,
     room: &WatchedRoom,
+    servers: &[usize],
     counts: &mut RunCounts,
 ) -> Result<Standing, String> {
     let head = &message[..message.len().min(HEAD_BYTES)];
@@ -130,7 +132,7 @@ fn take_of_channel(
         MessageKind::PresenceState => presences.set(payload).map_err(malformed)?,
         MessageKind::PresenceDiff => presences.change(payload).map_err(malformed)?,
         _ => {
-            if see(watcher, payload.as_bytes(), arrival, counts)? == WatchedMessage::Snapshot {
+            if see(watcher, payload.as_bytes(), arrival, servers, counts)? == WatchedMessage::Snapshot {
                 presences.set_snapshot(payload);
             }
         }
@@ -143,10 +145,11 @@ fn see(
     watcher: &mut Watcher,
     message: &[u8],
     arrival: Arrival,
+    servers: &[usize],
     counts: &mut RunCounts,
 ) -> Result<WatchedMessage, String> {
     let sightings = &mut counts.sightings;
-    let seen = watcher.see(message, arrival.at, sightings).map_err(|error| error.to_string())?;
+    let seen = watcher.see(message, arrival.at, servers, sightings).map_err(|error| error.to_string())?;
     if arrival.is_measured && seen == WatchedMessage::Snapshot {
         sightings.snapshots += 1;
         sightings.snapshot_bytes += arrival.wire_bytes;
@@ -178,7 +181,7 @@ mod tests {
         bytes.extend(text.as_bytes());
         frames.next(&mut &bytes[..]).unwrap().unwrap();
         let arrival = Arrival { wire_bytes: bytes.len() as u64, at: 900, is_measured: true };
-        inbox.take(&frames, arrival, room, counts)
+        inbox.take(&frames, arrival, room, &[], counts)
     }
 
     #[test]

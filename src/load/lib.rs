@@ -16,9 +16,10 @@
 //! | `inbox` | **pure**: a member's received messages |
 //! | `endpoint`, `member`, `crowd` | shells: the way in, one user, all of them |
 //! | `world` | what the users share |
-//! | `process` | what the server and the tool use |
+//! | `process`, `bus` | what the servers, the tool and NATS between nodes use |
 //! | [`run`], [`report`], `table`, [`main`] | a run, what it found, as text, and as a command |
 
+mod bus;
 mod command;
 mod crowd;
 mod deflate;

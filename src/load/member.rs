@@ -100,6 +100,8 @@ pub struct PendingUser {
     pub room: Rc<WatchedRoom>,
     /// Its number, which no other one of this run has.
     pub number: u32,
+    /// Its server, by the place among all.
+    pub server: usize,
     /// Its role in the room.
     pub role: Role,
     /// Its protocol.
@@ -126,10 +128,10 @@ impl PendingUser {
     /// The [`Refusal`] with which that ended.
     pub async fn come(self) -> Result<UserSession, Refusal> {
         let user = SyntheticUser::random();
-        let cookies = self.world.door.log_in(&user.name).await?;
+        let door = &self.world.doors[self.server];
+        let cookies = door.log_in(&user.name).await?;
         let asked = now();
-        let opened =
-            self.world.door.open(self.protocol, &self.room.name, user.id, cookies.as_deref()).await?;
+        let opened = door.open(self.protocol, &self.room.name, user.id, cookies.as_deref()).await?;
         let OpenSocket { stream, rest, agreed } = opened;
         let encoding = if agreed.is_some() { Encoding::Deflate } else { Encoding::Plain };
         let context = agreed.as_ref().map_or(Context::None, |agreed| agreed.context);
@@ -419,7 +421,7 @@ impl UserSession {
         counts.frames += u64::from(is_measured);
         // The clock is read before the tool's own work.
         let arrival = Arrival { wire_bytes, at: world.micros(), is_measured };
-        let standing = self.inbox.take(&self.frames, arrival, room, &mut counts);
+        let standing = self.inbox.take(&self.frames, arrival, room, &world.servers.borrow(), &mut counts);
         drop(counts);
         match standing.map_err(EndReason::Broken)? {
             Standing::Member => Ok(()),

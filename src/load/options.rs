@@ -20,9 +20,10 @@ const MAX_MEMBERS: u64 = 1_000_000;
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = OF_THE_TEST, after_help = AFTER)]
 pub struct Options {
-    /// The server, such as http://127.0.0.1:8787 or http://127.0.0.1:8787/meet.
-    #[arg(long, value_name = "URL")]
-    pub url: LoadTarget,
+    /// The server, such as http://127.0.0.1:8787 or http://127.0.0.1:8787/meet; given for each of several nodes, the
+    /// users of every room are spread over them.
+    #[arg(long = "url", value_name = "URL", required = true)]
+    pub urls: Vec<LoadTarget>,
     /// Rooms; their names are new ones each time.
     #[arg(long, value_name = "ROOMS", default_value = "1", value_parser = RangedU64ValueParser::<u32>::new().range(1..=MAX_MEMBERS))]
     pub rooms: u32,
@@ -50,9 +51,14 @@ pub struct Options {
     /// Users a second that join.
     #[arg(long, value_name = "PER_SECOND", default_value = "500", value_parser = join_rate)]
     pub join_rate: f64,
-    /// The server's process, whose processor time and memory are to be measured; needs /proc.
-    #[arg(long, value_name = "SERVER")]
-    pub pid: Option<u32>,
+    /// The server's process, whose processor time and memory are to be measured; needs /proc. Given for each of
+    /// several nodes, their sums.
+    #[arg(long = "pid", value_name = "SERVER")]
+    pub pids: Vec<u32>,
+    /// The monitoring of a NATS server between nodes, such as http://127.0.0.1:8222, whose messages are to be
+    /// counted; given for each of several servers, their sums.
+    #[arg(long = "nats", value_name = "URL")]
+    pub nats: Vec<LoadTarget>,
     /// Print one JSON object in place of the table.
     #[arg(long)]
     pub json: bool,
@@ -139,6 +145,11 @@ mod tests {
         assert_eq!(options("--url http://a --rate 0").unwrap().period(), None);
         let many = options("--url http://a --rooms 2000 --users 1000").unwrap();
         assert_eq!(many.check(), Err(OptionsDisagree::TooMany(2_000_000)));
+        let nodes = options("--url http://a --url http://b:1 --pid 1 --pid 2 --nats http://c:8222").unwrap();
+        assert_eq!(
+            (nodes.urls.len(), nodes.urls[1].port(), nodes.pids.len(), nodes.nats.len()),
+            (2, 1, 2, 1)
+        );
         let alone = options("--url http://a --users 1 --churn 1").unwrap();
         assert_eq!(alone.check(), Err(OptionsDisagree::NobodyToReplace));
     }

@@ -28,7 +28,7 @@ pub struct NoProcess {
 ///
 /// # Errors
 /// [`NoProcess`] if there is none of this number, or no `/proc`.
-pub fn usage(pid: u32) -> Result<ProcessUsage, NoProcess> {
+fn usage(pid: u32) -> Result<ProcessUsage, NoProcess> {
     let read = |file: &str| {
         fs::read_to_string(format!("/proc/{pid}/{file}")).map_err(|error| NoProcess { pid, error })
     };
@@ -37,6 +37,23 @@ pub fn usage(pid: u32) -> Result<ProcessUsage, NoProcess> {
     let resident_bytes = resident_bytes(&read("status")?).ok_or_else(|| malformed("status"))?;
     let cpu = Duration::from_secs_f64(ticks as f64 / clock_ticks_per_second().max(1) as f64);
     Ok(ProcessUsage { cpu, resident_bytes })
+}
+
+/// The sum of several processes; none of none.
+///
+/// # Errors
+/// [`NoProcess`] for the first that is not there.
+pub fn usage_of_all(pids: &[u32]) -> Result<Option<ProcessUsage>, NoProcess> {
+    let mut sum = None;
+    for &pid in pids {
+        let ProcessUsage { cpu, resident_bytes } = usage(pid)?;
+        let before = sum.unwrap_or(ProcessUsage { cpu: Duration::ZERO, resident_bytes: 0 });
+        sum = Some(ProcessUsage {
+            cpu: before.cpu + cpu,
+            resident_bytes: before.resident_bytes + resident_bytes,
+        });
+    }
+    Ok(sum)
 }
 
 /// The processor time of this process.
@@ -107,6 +124,9 @@ mod tests {
     fn own_memory_is_read_missing_process_is_error() {
         let own = usage(std::process::id()).unwrap();
         assert!(own.resident_bytes > 1 << 20, "{own:?}");
+        let twice = usage_of_all(&[std::process::id(); 2]).unwrap().unwrap();
+        assert!(twice.resident_bytes > own.resident_bytes && twice.cpu >= own.cpu, "{twice:?}");
+        assert!(usage_of_all(&[]).unwrap().is_none());
         let missing = usage(u32::MAX).unwrap_err().to_string();
         assert!(missing.starts_with("--pid 4294967295: "), "{missing}");
     }

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::bus::BusTraffic;
 use super::histogram::Histogram;
 use super::options::Options;
 use super::process::ProcessUsage;
 use super::protocol::Protocols;
+use super::target::LoadTarget;
 use super::world::{ChannelCounts, RunCounts};
 
 /// The share of a core from which on the tool itself may be what is measured.
@@ -30,6 +32,8 @@ pub(crate) struct Measured {
     pub before: Option<ProcessUsage>,
     /// The server while it was measured, if it could be looked at.
     pub server: Option<Used>,
+    /// The messages of NATS servers while it was measured, if their monitoring could be read.
+    pub bus: Option<BusTraffic>,
     /// The tool's own processor time while it was measured.
     pub own_cpu: Duration,
     /// Rooms whose presences were not the members of the last snapshot at the end.
@@ -51,8 +55,8 @@ pub(crate) struct Used {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RunReport {
-    /// The server.
-    pub url: String,
+    /// The servers.
+    pub urls: Vec<String>,
     /// Rooms that were asked for.
     pub rooms: u32,
     /// Users that were asked for in each.
@@ -75,6 +79,8 @@ pub struct RunReport {
     pub updates: Updates,
     /// From an update to its sight by another member; none was seen if it is null.
     pub latency_ms: Option<Quantiles>,
+    /// The same of updates whose sender and watcher are on different servers; null if there were none.
+    pub latency_across_ms: Option<Quantiles>,
     /// Figures on received messages.
     pub received: ReceivedStats,
     /// Figures on Phoenix Channels; null if nobody spoke it.
@@ -89,6 +95,8 @@ pub struct RunReport {
     pub leaves: Leaves,
     /// The server's resource use; null without `--pid`, or if its process ended.
     pub server: Option<ServerUsage>,
+    /// The messages of the NATS servers between nodes; null without `--nats`, or if their monitoring could not be read.
+    pub bus: Option<BusUsage>,
     /// The tool's own resource use.
     pub tool: Tool,
     /// Warnings for readers of the figures.
@@ -215,6 +223,19 @@ pub struct ServerUsage {
     pub bytes_per_connection: Option<f64>,
 }
 
+/// The messages of the NATS servers between nodes while it was measured: those of all load, pulses of nodes included.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BusUsage {
+    /// The counts.
+    #[serde(flatten)]
+    pub traffic: BusTraffic,
+    /// Messages in and out for each update; null if there were none.
+    pub messages_per_update: Option<f64>,
+    /// Bytes in and out for each update; null if there were none.
+    pub bytes_per_update: Option<f64>,
+}
+
 /// The tool's own resource use.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -239,7 +260,7 @@ impl RunReport {
         let per_second = |amount: f64| if seconds > 0.0 { rounded(amount / seconds) } else { 0.0 };
         let (seen, overtaken) = (counts.sightings.latencies.total(), counts.sightings.overtaken);
         let mut report = Self {
-            url: options.url.url(),
+            urls: options.urls.iter().map(LoadTarget::url).collect(),
             rooms: options.rooms,
             users: options.users,
             protocol: options.protocol,
@@ -262,6 +283,7 @@ impl RunReport {
                 unseen: counts.watched.saturating_sub(seen + overtaken),
             },
             latency_ms: Quantiles::of(&counts.sightings.latencies),
+            latency_across_ms: Quantiles::of(&counts.sightings.across),
             received: ReceivedStats {
                 frames: counts.frames,
                 bytes: counts.bytes,
@@ -283,6 +305,11 @@ impl RunReport {
                     used.joined_bytes as f64 - before.resident_bytes as f64,
                     measured.sockets,
                 ),
+            }),
+            bus: measured.bus.map(|traffic| BusUsage {
+                traffic,
+                messages_per_update: ratio((traffic.in_messages + traffic.out_messages) as f64, counts.sent),
+                bytes_per_update: ratio((traffic.in_bytes + traffic.out_bytes) as f64, counts.sent),
             }),
             tool: Tool {
                 cpu_seconds: rounded(measured.own_cpu.as_secs_f64()),
@@ -362,8 +389,11 @@ impl RunReport {
         if self.users == 1 && options.rate > 0.0 {
             notes.push("nobody sees anybody else's updates in rooms of one user".to_owned());
         }
-        if options.pid.is_some() && self.server.is_none() && self.seconds > 0.0 {
+        if !options.pids.is_empty() && self.server.is_none() && self.seconds > 0.0 {
             notes.push("the server's process ended while it was measured".to_owned());
+        }
+        if !options.nats.is_empty() && self.bus.is_none() && self.seconds > 0.0 {
+            notes.push("the monitoring of NATS did not answer at the end of the measurement".to_owned());
         }
         notes
     }
@@ -399,7 +429,7 @@ mod tests {
 
     fn options() -> Options {
         Options {
-            url: "http://127.0.0.1:8787".parse().unwrap(),
+            urls: vec!["http://127.0.0.1:8787".parse().unwrap()],
             rooms: 2,
             users: 3,
             rate: 1.0,
@@ -409,7 +439,8 @@ mod tests {
             duration: Duration::from_secs(10),
             warm_up: Duration::ZERO,
             join_rate: 500.0,
-            pid: Some(7),
+            pids: vec![7],
+            nats: Vec::new(),
             json: false,
         }
     }
@@ -452,6 +483,7 @@ mod tests {
         assert!(report.notes[0].contains("uncompressed"));
         assert_eq!(report.verdict(), Ok(()));
         let text = report.to_string();
+        assert!(report.latency_across_ms.is_none() && !text.contains("across"), "{text}");
         for part in [
             "2 × 3 users",
             "36 seen, 3 overtaken",
@@ -461,6 +493,30 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn figures_of_several_servers_are_shown() {
+        let mut counts = counts();
+        counts.sightings.across.record(9000);
+        let bus = BusTraffic { in_messages: 60, in_bytes: 6000, out_messages: 120, out_bytes: 18_000 };
+        let mut options = options();
+        options.urls.push("http://127.0.0.1:8788".parse().unwrap());
+        let report = RunReport::new(&options, true, counts, Measured { bus: Some(bus), ..measured() });
+        let text = report.to_string();
+        for part in [
+            "http://127.0.0.1:8787, http://127.0.0.1:8788, 2 × 3",
+            "across       p50 9.0 ms",
+            "60 messages in, 120 out; 6.0 kB in, 18.0 kB out; for each update 3.0 messages, 400 B",
+        ] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(
+            (&json["urls"][1], &json["bus"]["outBytes"]),
+            (&"http://127.0.0.1:8788".into(), &18_000.into())
+        );
+        assert_eq!(json["latencyAcrossMs"]["max"], 9.0);
     }
 
     #[test]

@@ -9,10 +9,11 @@ use tokio::task::LocalSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
+use super::bus::{BusTraffic, NatsMonitors};
 use super::crowd::Crowd;
 use super::endpoint::{CompressionOffer, Endpoint};
 use super::options::{Options, OptionsDisagree};
-use super::process::{ProcessUsage, allow_sockets, own_cpu, usage};
+use super::process::{ProcessUsage, allow_sockets, own_cpu, usage_of_all};
 use super::report::{Measured, RunReport, Used};
 use super::world::{RunContext, RunStage, now};
 
@@ -23,6 +24,7 @@ const PROGRESS: Duration = Duration::from_secs(1);
 const LONGEST_DRAIN: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_secs(1);
 
+pub use super::bus::NoMonitor;
 pub use super::endpoint::{Refusal, Unreachable};
 pub use super::process::{NoProcess, TooFewFiles};
 
@@ -38,6 +40,9 @@ pub enum CannotRun {
     /// The server's process cannot be looked at.
     #[error(transparent)]
     Process(#[from] NoProcess),
+    /// The monitoring of a NATS server cannot be read.
+    #[error(transparent)]
+    Monitor(#[from] NoMonitor),
     /// Nothing listens there.
     #[error(transparent)]
     Unreachable(#[from] Unreachable),
@@ -108,14 +113,20 @@ pub async fn run(
     options.check()?;
     allow_sockets(options.members())?;
     let offer = if options.deflate { CompressionOffer::Deflate } else { CompressionOffer::Nothing };
-    let world = Rc::new(RunContext::new(Endpoint::find(options.url.clone(), offer).await?));
-    let run = Run { options, world: world.clone(), stop, tell: &tell };
+    let mut doors = Vec::with_capacity(options.urls.len());
+    for url in &options.urls {
+        doors.push(Endpoint::find(url.clone(), offer).await?);
+    }
+    let world = Rc::new(RunContext::new(doors));
+    let monitors = NatsMonitors::new(&options.nats)?;
+    let run = Run { options, world: world.clone(), monitors: &monitors, stop, tell: &tell };
     LocalSet::new().run_until(run.all(Crowd::new(world, options))).await
 }
 
 struct Run<'a, T> {
     options: &'a Options,
     world: Rc<RunContext>,
+    monitors: &'a NatsMonitors,
     stop: CancellationToken,
     tell: &'a T,
 }
@@ -145,6 +156,7 @@ impl<T: Fn(RunProgress)> Run<'_, T> {
     }
 
     async fn measure(&self, crowd: &mut Crowd, measured: &mut Measured) -> Result<(), CannotRun> {
+        let bus = self.monitors.read().await?;
         let (begin, own, server) = (now(), own_cpu(), self.look()?);
         measured.sockets = self.world.counts.borrow().present();
         self.world.stage.set(RunStage::Measured);
@@ -159,12 +171,14 @@ impl<T: Fn(RunProgress)> Run<'_, T> {
         measured.time = begin.elapsed();
         measured.own_cpu = own_cpu().saturating_sub(own);
         // A server that did not survive the test is a result, too.
-        let after = self.options.pid.and_then(|pid| usage(pid).ok());
+        let after = self.look().ok().flatten();
         measured.server = server.zip(after).map(|(joined, after)| Used {
             cpu: after.cpu.saturating_sub(joined.cpu),
             joined_bytes: joined.resident_bytes,
             after_bytes: after.resident_bytes,
         });
+        let traffic = self.monitors.read().await.ok().flatten();
+        measured.bus = bus.zip(traffic).map(|(before, after)| BusTraffic::between(before, after));
         // A stop is not delayed.
         let _ = self.meanwhile(RunStep::Draining, self.drain(crowd)).await;
         measured.differing_rooms = crowd.differing_rooms();
@@ -191,9 +205,9 @@ impl<T: Fn(RunProgress)> Run<'_, T> {
         }
     }
 
-    /// Looks at the server's process, if there is one to look at.
+    /// Looks at the servers' processes, if there are any to look at.
     fn look(&self) -> Result<Option<ProcessUsage>, NoProcess> {
-        self.options.pid.map(usage).transpose()
+        usage_of_all(&self.options.pids)
     }
 
     /// Does some work, unless it is stopped, and tells about it.

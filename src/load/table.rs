@@ -2,14 +2,16 @@
 
 use std::fmt;
 
+use super::bus::BusTraffic;
 use super::protocol::Protocols;
-use super::report::{Channels, Quantiles, RunReport};
+use super::report::{BusUsage, Channels, Quantiles, RunReport};
 use super::world::ChannelCounts;
 
 impl fmt::Display for RunReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { url, rooms, users, rate, churn, seconds, .. } = self;
-        write!(f, "{url}, {rooms} × {users} users, each {rate}/s")?;
+        let Self { urls, rooms, users, rate, churn, seconds, .. } = self;
+        let urls = urls.join(", ");
+        write!(f, "{urls}, {rooms} × {users} users, each {rate}/s")?;
         match self.protocol {
             Protocols::Orange => {}
             Protocols::Phoenix => f.write_str(", over Phoenix Channels")?,
@@ -38,6 +40,7 @@ impl RunReport {
             ),
         ));
         lines.push(("latency", self.latency_ms.map_or("nothing was seen".to_owned(), quantiles)));
+        lines.extend(self.latency_across_ms.map(|latency| ("across", quantiles(latency))));
         let received = &self.received;
         let snapshot =
             received.snapshot_bytes.map_or(String::new(), |size| format!("; a snapshot {}", bytes(size)));
@@ -78,6 +81,7 @@ impl RunReport {
         }
         lines.push(("leaves", left));
         lines.extend(self.server.is_some().then(|| ("server", self.server_text())));
+        lines.extend(self.bus.map(|bus| ("bus", bus_text(bus))));
         let tool = &self.tool;
         lines.push((
             "tool",
@@ -114,6 +118,16 @@ impl RunReport {
         }
         text
     }
+}
+
+fn bus_text(BusUsage { traffic, messages_per_update, bytes_per_update }: BusUsage) -> String {
+    let BusTraffic { in_messages, in_bytes, out_messages, out_bytes } = traffic;
+    let [in_bytes, out_bytes] = [in_bytes, out_bytes].map(|count| bytes(count as f64));
+    let mut text = format!("{in_messages} messages in, {out_messages} out; {in_bytes} in, {out_bytes} out");
+    if let Some((messages, size)) = messages_per_update.zip(bytes_per_update) {
+        text += &format!("; for each update {messages:.1} messages, {}", bytes(size));
+    }
+    text
 }
 
 fn channels_text(channels: &Channels) -> String {

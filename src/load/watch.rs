@@ -12,6 +12,8 @@ use super::user::UpdateStamp;
 pub struct Sightings {
     /// Microseconds from an update to its sight by another member, each update once.
     pub latencies: Histogram,
+    /// Those of them whose two members are on different servers.
+    pub across: Histogram,
     /// Updates that no snapshot showed, because their member's next one came before.
     pub overtaken: u64,
     /// Snapshots that came while it was measured.
@@ -73,7 +75,8 @@ impl Watcher {
         Self { member, last: HashMap::new() }
     }
 
-    /// Looks at a message that came at `now`, and enters into `found` what is new in it.
+    /// Looks at a message that came at `now`, and enters into `found` what is new in it; `servers` has the server of
+    /// each member, by number.
     ///
     /// # Errors
     /// [`NotOurs`] if it is no message of a room.
@@ -81,6 +84,7 @@ impl Watcher {
         &mut self,
         message: &[u8],
         now: u64,
+        servers: &[usize],
         found: &mut Sightings,
     ) -> Result<WatchedMessage, NotOurs> {
         let Some(WatchedState { users }) = serde_json::from_slice::<TypedMessage>(message)?.state else {
@@ -94,7 +98,12 @@ impl Watcher {
             }
             let last = self.last.entry(member).or_default();
             if update > *last {
-                found.latencies.record(now.saturating_sub(at));
+                let latency = now.saturating_sub(at);
+                found.latencies.record(latency);
+                let server = |member: u32| servers.get(member as usize);
+                if server(member) != server(self.member) {
+                    found.across.record(latency);
+                }
                 found.overtaken += u64::from(update - *last - 1);
                 *last = update;
             }
@@ -128,7 +137,7 @@ mod tests {
     fn update_is_seen_once_or_overtaken() {
         let (mut watcher, mut found) = (Watcher::new(1), Sightings::default());
         let mut see = |text: &str, now| {
-            let message = watcher.see(text.as_bytes(), now, &mut found).unwrap();
+            let message = watcher.see(text.as_bytes(), now, &[0, 0, 0, 1], &mut found).unwrap();
             (message, found.latencies.total(), found.overtaken, found.latencies.most())
         };
         // The watcher's own, and one from before the measurement.
@@ -149,13 +158,15 @@ mod tests {
         assert_eq!(see(&snapshot(&[(2, 3, 700)]), 2000), (WatchedMessage::Snapshot, 3, 2, Some(200)));
         assert_eq!(see(r#"{"type":"userLeftNotification","id":"x"}"#, 2000).0, WatchedMessage::Other);
         assert_eq!(found.settled(), 5);
+        // Of the three that were seen, that of member 3.
+        assert_eq!((found.across.total(), found.across.most()), (1, Some(100)));
     }
 
     #[test]
     fn invalid_message_is_an_error() {
         let mut watcher = Watcher::new(1);
         for text in ["", "no", "[1]", r#"{"state":{"users":7}}"#] {
-            assert!(watcher.see(text.as_bytes(), 0, &mut Sightings::default()).is_err(), "{text}");
+            assert!(watcher.see(text.as_bytes(), 0, &[], &mut Sightings::default()).is_err(), "{text}");
         }
     }
 }

@@ -127,8 +127,10 @@ impl RunCounts {
 /// State shared by all members of a run, on one thread.
 #[derive(Debug)]
 pub struct RunContext {
-    /// The server's address.
-    pub door: Endpoint,
+    /// The servers.
+    pub doors: Vec<Endpoint>,
+    /// The server of each user, by the user's number.
+    pub servers: RefCell<Vec<usize>>,
     /// The current phase.
     pub stage: Cell<RunStage>,
     /// The counts so far.
@@ -142,9 +144,10 @@ pub struct RunContext {
 
 impl RunContext {
     /// The initial state of a run.
-    pub fn new(door: Endpoint) -> Self {
+    pub fn new(doors: Vec<Endpoint>) -> Self {
         Self {
-            door,
+            doors,
+            servers: RefCell::default(),
             stage: Cell::new(RunStage::Unmeasured),
             counts: RefCell::default(),
             scratch: RefCell::new(vec![0; SCRATCH_BYTES]),

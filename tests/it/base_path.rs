@@ -201,7 +201,7 @@ async fn base_path_of_a_reserved_route_fails_the_start() {
 async fn load_tool_finds_the_base_path() {
     let server = server().await;
     let options = Options {
-        url: format!("{}/meet/", server.http()).parse().unwrap(),
+        urls: vec![format!("{}/meet/", server.http()).parse().unwrap()],
         rooms: 1,
         users: 2,
         rate: 20.0,
@@ -211,12 +211,13 @@ async fn load_tool_finds_the_base_path() {
         duration: Duration::from_millis(200),
         warm_up: Duration::ZERO,
         join_rate: 500.0,
-        pid: None,
+        pids: Vec::new(),
+        nats: Vec::new(),
         json: false,
     };
     let report = timeout(PATIENCE, run(&options, CancellationToken::new(), |_| {})).await.unwrap().unwrap();
     assert!(report.refusals.is_empty() && report.updates.seen > 0, "{report}");
-    assert_eq!(report.url, format!("{}/meet", server.http()));
+    assert_eq!(report.urls, [format!("{}/meet", server.http())]);
 }
 
 async fn meet(visitor: &Visitor, server: &TestServer, name: &str) -> Tab {

@@ -12,12 +12,15 @@ use tokio::process::Command;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::{PATIENCE, TestServer};
+use crate::harness::{PATIENCE, Reach, TestServer};
+use crate::memory_engine::MemoryNetwork;
+use crate::nats_server::{NatsServer, free_port, newest};
+use crate::process::Process;
 
 /// A short run: 2 rooms of 3, each 20 updates a second, for half a second.
 fn short(url: &str) -> Options {
     Options {
-        url: url.parse().unwrap(),
+        urls: vec![url.parse().unwrap()],
         rooms: 2,
         users: 3,
         rate: 20.0,
@@ -27,7 +30,8 @@ fn short(url: &str) -> Options {
         duration: Duration::from_millis(500),
         warm_up: Duration::ZERO,
         join_rate: 500.0,
-        pid: None,
+        pids: Vec::new(),
+        nats: Vec::new(),
         json: false,
     }
 }
@@ -150,6 +154,64 @@ async fn mixed_load_completes_and_leaves_no_members() {
     }
     assert_eq!(server.metric("satsuma_room_panics_total").await, 0.0);
     until_empty(&server).await;
+}
+
+#[tokio::test]
+async fn load_is_spread_over_nodes() {
+    let network = MemoryNetwork::default();
+    let edit = |config: &mut satsuma::config::Config| config.room.tick = Duration::from_millis(50);
+    let (a, _) = TestServer::node(&network, None, edit).await;
+    let (b, _) = TestServer::node(&network, Some(&a), edit).await;
+    let urls = [&a, &b].map(|node| node.http().parse().unwrap()).to_vec();
+    let report = load(Options { urls, ..short(&a.http()) }).await.unwrap();
+    assert_adds_up(&report);
+    report.verdict().unwrap();
+    assert_eq!(report.urls, [a.http(), b.http()]);
+    // The watcher of each room of three is with one of the others, and without the other one.
+    let (all, across) = (report.latency_ms.unwrap(), report.latency_across_ms.unwrap());
+    assert!(across.p50 > 0.0 && across.max <= all.max, "{report}");
+    assert!(report.to_string().contains("\n  across       p50 "), "{report}");
+    for node in [&a, &b] {
+        // Each node had three of the six.
+        node.until_metric("satsuma_closes_total{reason=\"user_left\"}", 3.0).await;
+        node.until_metric("satsuma_connections", 0.0).await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs nats-server"]
+async fn load_counts_the_messages_of_nats() {
+    let monitoring = free_port();
+    let nats = NatsServer::start(&newest(), &format!("http: \"127.0.0.1:{monitoring}\"")).await;
+    let dir = tempfile::tempdir().unwrap();
+    let url = nats.url();
+    let mut nodes = Vec::new();
+    for number in 0..2 {
+        let settings = [
+            ("SATSUMA_CLUSTER__NATS", &*url),
+            ("SATSUMA_CLUSTER__SECRET", "a-secret-of-tests-that-all-nodes-share"),
+            ("SATSUMA_CALLS__ROOM_CHECK", "false"),
+        ];
+        nodes.push(Process::start(&dir.path().join(format!("node-{number}")), &settings).await);
+    }
+    let urls: Vec<_> = nodes.iter().map(|node| format!("http://{}", node.reached_at().http)).collect();
+    let options = Options {
+        urls: urls.iter().map(|url| url.parse().unwrap()).collect(),
+        pids: nodes.iter().map(Process::pid).collect(),
+        nats: vec![format!("http://127.0.0.1:{monitoring}").parse().unwrap()],
+        ..short(&urls[0])
+    };
+    let report = load(options.clone()).await.unwrap();
+    assert_adds_up(&report);
+    let bus = report.bus.unwrap();
+    // What a relayed member says goes to the owner, and what the owner says to the relay.
+    assert!(bus.traffic.in_messages > 20 && bus.traffic.out_bytes > 10_000, "{report}");
+    assert!(bus.messages_per_update.unwrap() > 1.0, "{report}");
+    assert!(report.server.unwrap().resident_joined_bytes > 2 << 20, "{report}");
+
+    let missing = Options { nats: vec!["http://127.0.0.1:1".parse().unwrap()], ..options };
+    let error = load(missing).await.unwrap_err().to_string();
+    assert!(error.starts_with("--nats http://127.0.0.1:1: ") && error.contains("-m 8222"), "{error}");
 }
 
 #[tokio::test]

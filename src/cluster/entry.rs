@@ -5,14 +5,12 @@
 //! JSON is compressed, after a byte that no JSON begins with.
 
 use std::fmt::Debug;
-use std::io::Read;
 use std::sync::Arc;
 
-use flate2::Compression;
-use flate2::read::{DeflateDecoder, DeflateEncoder};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::compression::{deflate, inflate};
 use crate::link::LinkId;
 use crate::node::NodeId;
 
@@ -169,7 +167,7 @@ impl<S: State> Entry<S> {
     }
 
     /// Encodes the entry.
-    #[expect(clippy::expect_used, reason = "lines are plain data, and memory takes all bytes")]
+    #[expect(clippy::expect_used, reason = "lines are plain data")]
     pub fn encode(&self) -> Vec<u8> {
         let Self { subject, by, epoch, number, taken, lines } = self;
         let written = Written { v: VERSION, subject, by: *by, epoch: *epoch, n: *number, taken, lines };
@@ -178,9 +176,7 @@ impl<S: State> Entry<S> {
             return json;
         }
         let mut bytes = vec![COMPRESSED];
-        DeflateEncoder::new(&json[..], Compression::fast())
-            .read_to_end(&mut bytes)
-            .expect("memory is readable");
+        deflate(&json, &mut bytes);
         bytes
     }
 
@@ -189,12 +185,10 @@ impl<S: State> Entry<S> {
     /// # Errors
     /// [`EntryError`].
     pub fn decode(bytes: &[u8], most: usize) -> Result<Self, EntryError> {
-        let mut inflated = Vec::new();
+        let inflated;
         let json = match bytes.split_first() {
             Some((&COMPRESSED, compressed)) => {
-                let limit = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
-                let read = DeflateDecoder::new(compressed).take(limit).read_to_end(&mut inflated);
-                read.map_err(|_| EntryError::Malformed)?;
+                inflated = inflate(compressed, most).ok_or(EntryError::Malformed)?;
                 &inflated[..]
             }
             _ => bytes,

@@ -12,6 +12,7 @@
 //!
 //! Nothing here knows the engine or a transport: all are told events and times, and return what is to be done.
 
+pub mod compression;
 pub mod entry;
 pub mod journal;
 pub mod link;

@@ -6,11 +6,9 @@
 //! once all nodes know them ([`Membership::version`](satsuma_cluster::Membership::version)).
 
 use std::borrow::Cow;
-use std::io::Read;
 
-use flate2::Compression;
-use flate2::read::{DeflateDecoder, DeflateEncoder};
 use satsuma_cluster::LinkId;
+use satsuma_cluster::compression;
 use satsuma_cluster::link::{Answer, MAX_ITEMS, Up};
 use serde::{Deserialize, Serialize};
 
@@ -75,16 +73,14 @@ impl Broadcast {
     }
 }
 
-#[expect(clippy::expect_used, reason = "memory takes all bytes, and the wire types have no unknown lengths")]
+#[expect(clippy::expect_used, reason = "the wire types have no unknown lengths")]
 fn pack(value: &impl Serialize) -> Vec<u8> {
     let plain = postcard::to_extend(value, vec![PLAIN, VERSION]).expect("plain data is encoded");
     if plain.len() < COMPRESSED_FROM {
         return plain;
     }
     let mut bytes = vec![COMPRESSED];
-    DeflateEncoder::new(&plain[1..], Compression::fast())
-        .read_to_end(&mut bytes)
-        .expect("memory is readable");
+    compression::deflate(&plain[1..], &mut bytes);
     if bytes.len() < plain.len() { bytes } else { plain }
 }
 
@@ -93,13 +89,7 @@ fn inflate(bytes: &[u8]) -> Result<Cow<'_, [u8]>, CodecError> {
     let (&kind, rest) = bytes.split_first().ok_or(CodecError::UnknownVersion)?;
     let message = match kind {
         PLAIN => Cow::Borrowed(rest),
-        COMPRESSED => {
-            let limit = u64::try_from(MAX_MESSAGE_BYTES).unwrap_or(u64::MAX).saturating_add(1);
-            let mut inflated = Vec::new();
-            let read = DeflateDecoder::new(rest).take(limit).read_to_end(&mut inflated);
-            read.map_err(|_| CodecError::Malformed)?;
-            Cow::Owned(inflated)
-        }
+        COMPRESSED => Cow::Owned(compression::inflate(rest, MAX_MESSAGE_BYTES).ok_or(CodecError::Malformed)?),
         _ => return Err(CodecError::UnknownVersion),
     };
     if message.len() > MAX_MESSAGE_BYTES { Err(CodecError::Malformed) } else { Ok(message) }

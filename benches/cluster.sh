@@ -62,7 +62,7 @@ node 1 "$dir/single"
 measure --url http://127.0.0.1:21801 --pid "${pids[0]}"
 stop
 
-export SATSUMA_CALLS__ROOM_CHECK=false SATSUMA_CLUSTER__NATS=nats://127.0.0.1:21422
+export SATSUMA_CLUSTER__NATS=nats://127.0.0.1:21422
 SATSUMA_CLUSTER__SECRET=$(head -c 32 /dev/urandom | base64)
 export SATSUMA_CLUSTER__SECRET
 cat >"$dir/nats.conf" <<END

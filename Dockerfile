@@ -1,6 +1,6 @@
 # syntax=docker/dockerfile:1
 
-# The version of Rust is the one that sqlx asks for; .ci/run builds with the same command.
+# At least the Rust that Cargo.toml asks for (rust-version). .ci/run builds with the same command.
 FROM rust:1.95-slim-bookworm AS build
 RUN apt-get update \
     && apt-get install -y --no-install-recommends gcc g++ make cmake libc6-dev \

@@ -92,6 +92,8 @@ pub enum EventData {
     Moderated {
         /// The action's name.
         action: &'static str,
+        /// The state that it switched something to; none for an action that is no switch.
+        on: Option<bool>,
         /// The member who acted; none for an operator.
         by: Option<UserId>,
         /// The member that it was about, if it was about one.
@@ -242,7 +244,7 @@ mod tests {
             EventData::TrackPublished { member: member(), track: track() },
             EventData::TrackUnpublished { member: member(), track: track() },
             EventData::ChatMessage { id: 1, from, message },
-            EventData::Moderated { action: "remove", by: None, target: UserId::parse("u2").ok() },
+            EventData::Moderated { action: "remove", on: None, by: None, target: UserId::parse("u2").ok() },
             EventData::ReportCreated { report: EventReport { id, kind: "bug", name: "Ada".into() } },
             EventData::EventsLost { lost: Some(3) },
             EventData::WebhookTest {},

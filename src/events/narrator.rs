@@ -163,8 +163,8 @@ impl Narrator {
                 let data = EventData::ChatMessage { id, from: ChatAuthor { id: from, name }, message };
                 told.push(self.event(time, &room, meeting, data, ids));
             }
-            RoomEvent::Moderated { by, action, target } => {
-                let data = EventData::Moderated { action, by, target };
+            RoomEvent::Moderated { by, action: (action, on), target } => {
+                let data = EventData::Moderated { action, on, by, target };
                 told.push(self.event(time, &room, meeting, data, ids));
             }
             RoomEvent::Alarm

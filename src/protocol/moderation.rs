@@ -205,6 +205,20 @@ impl ModerationAction {
             | Self::End => None,
         }
     }
+
+    /// The state that it switches something to, if it is a switch.
+    pub const fn on(&self) -> Option<bool> {
+        match self {
+            Self::Lock { on }
+            | Self::WaitingRoom { on }
+            | Self::Chat { on }
+            | Self::Screens { on }
+            | Self::Videos { on }
+            | Self::Files { on }
+            | Self::ChatHistory { on } => Some(*on),
+            _ => None,
+        }
+    }
 }
 
 /// A message about moderation.

@@ -134,7 +134,8 @@ impl fmt::Debug for DataDir {
 pub enum DataDirError {
     /// Another process has locked it.
     #[error(
-        "the data directory {} is in use by another satsuma process{}",
+        "the data directory {} is in use by another satsuma process{}; stop that one, or name another directory \
+         by --data-dir",
         path.display(),
         pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
     )]
@@ -179,7 +180,7 @@ pub enum DataDirError {
         source: getrandom::Error,
     },
     /// The file system refused an operation.
-    #[error("cannot {doing} {} ({source})", path.display())]
+    #[error("cannot {doing} {} ({source}){}", path.display(), way_out(source))]
     Io {
         /// The failed operation, as a verb and its object.
         doing: &'static str,
@@ -188,6 +189,16 @@ pub enum DataDirError {
         /// The system's error.
         source: io::Error,
     },
+}
+
+/// The advice for a failed operation.
+fn way_out(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            "; run this as a user who may read and write the data directory, or name another one by --data-dir"
+        }
+        _ => "",
+    }
 }
 
 impl DataDirError {
@@ -469,7 +480,8 @@ mod tests {
         let first = DataDir::open(directory.path()).unwrap();
         let error = DataDir::open(directory.path()).unwrap_err();
         let expected = format!(
-            "the data directory {} is in use by another satsuma process (pid {})",
+            "the data directory {} is in use by another satsuma process (pid {}); stop that one, or name another \
+             directory by --data-dir",
             directory.path().display(),
             std::process::id()
         );

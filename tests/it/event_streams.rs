@@ -119,6 +119,19 @@ async fn stream_shows_a_meeting_as_it_happens() {
 }
 
 #[tokio::test]
+async fn stream_tells_to_which_state_rules_were_switched() {
+    let server = TestServer::with(configured).await;
+    let mut stream = Stream::open(operators(&server, "?events=moderation.*")).await;
+    let _ada = Client::join(&server, "r", "Ada").await;
+    for on in [true, false] {
+        let done = server.admin_post("/admin/rooms/r/moderate", &json!({"action": "lock", "on": on})).await;
+        assert_eq!(done.status, 200, "{done:?}");
+        let told = stream.next().await.unwrap()["data"].take();
+        assert_eq!(told, json!({"action": "lock", "on": on, "by": null, "target": null}));
+    }
+}
+
+#[tokio::test]
 async fn stream_resumes_after_the_last_event() {
     let server = TestServer::with(configured).await;
     let stream = Stream::open(operators(&server, "")).await;

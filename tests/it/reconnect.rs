@@ -397,7 +397,8 @@ async fn second_server_on_the_same_data_fails_to_start() {
     let server = TestServer::start().await;
     let Err(error) = server.start_twin().await else { panic!("two servers have one data directory") };
     let sentence = format!(
-        "the data directory {} is in use by another satsuma process (pid {})",
+        "the data directory {} is in use by another satsuma process (pid {}); stop that one, or name another \
+         directory by --data-dir",
         server.data_dir().display(),
         std::process::id()
     );

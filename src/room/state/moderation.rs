@@ -110,7 +110,7 @@ impl Room {
         effects: &mut Vec<Effect>,
     ) -> Result<(), Denied> {
         self.authorize(by, &action)?;
-        let (name, target) = (action.name(), action.target().cloned());
+        let (name, on, target) = (action.name(), action.on(), action.target().cloned());
         let waiting = self.moderation.waiting();
         match action {
             ModerationAction::Mute { id, kind } => self.stop(by, id, kind, effects)?,
@@ -170,7 +170,7 @@ impl Room {
                 self.change_rules(&RulesChange { screens, ..RulesChange::default() }, effects);
             }
         }
-        self.told(by, name, target, waiting, effects);
+        self.told(by, (name, on), target, waiting, effects);
         if name == ModerationAction::End.name() {
             self.end_for_all(by, effects);
         }
@@ -181,7 +181,7 @@ impl Room {
     pub(super) fn told(
         &self,
         by: &Moderator,
-        action: &'static str,
+        action: (&'static str, Option<bool>),
         target: Option<UserId>,
         waiting: usize,
         effects: &mut Vec<Effect>,

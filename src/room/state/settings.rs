@@ -47,7 +47,7 @@ impl Room {
         self.may_change_rules(by)?;
         let waiting = self.moderation.waiting();
         self.change_rules(change, effects);
-        self.told(by, "settings", None, waiting, effects);
+        self.told(by, ("settings", None), None, waiting, effects);
         Ok(())
     }
 

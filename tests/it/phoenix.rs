@@ -213,7 +213,11 @@ async fn refused_event_is_answered_and_announced() {
             let frame = ann.until(|frame| frame[3] == "phx_reply" || frame[3] == "error").await;
             if frame[3] == "error" { error = Some(frame) } else { reply = Some(frame) }
         }
-        let announced = json!({"type": "error", "error": reason});
+        let mut announced = json!({"type": "error", "error": reason});
+        // One that users can cause has a code.
+        if event == "requestAiControl" {
+            announced["code"] = json!("ai_not_here");
+        }
         assert_eq!(error.unwrap(), json!([null, null, "room:a", "error", announced]));
         assert_eq!(reply.unwrap(), refused(json!("1"), json!("9"), "room:a", reason));
     }

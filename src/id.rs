@@ -54,6 +54,12 @@ impl RoomName {
     }
 }
 
+impl<'de> Deserialize<'de> for RoomName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::parse(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
 /// A member's id on the wire: the `_pk` that the client chose, 1 to 64 of `[A-Za-z0-9_-]`, not `ai`.
 ///
 /// It is a *claim*: all members of a room see each other's ids, so it does not authenticate a client.

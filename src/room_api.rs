@@ -231,7 +231,7 @@ async fn enter(
     // Before the room is looked up: the answer says nothing about a room to whoever may not guess.
     api.charge_password(&peer, &room)?;
     let Some(hash) = api.registry.rules(&room).await.password else { return Ok(StatusCode::NO_CONTENT) };
-    match api.registry.passwords().prove(&room, &identity.id, password, hash).await {
+    match api.registry.prove_password(&room, &identity.id, password, hash).await {
         Ok(true) => Ok(StatusCode::NO_CONTENT),
         Ok(false) | Err(PasswordError::Length) => Err(WRONG_PASSWORD),
         Err(PasswordError::Hashing) => Err(NO_HASH),
@@ -338,6 +338,9 @@ pub async fn set_lasting(
     match registry.set_lasting_rules(room, change).await {
         Ok(()) => Ok(Json(json!({"ok": true})).into_response()),
         Err(full @ CannotChange::Full) => Ok(refused(StatusCode::CONFLICT, &full.to_string())),
+        Err(silent @ CannotChange::Engine(_)) => {
+            Ok(refused(StatusCode::SERVICE_UNAVAILABLE, &silent.to_string()))
+        }
         Err(CannotChange::Store(error)) => {
             warn!(event = "roomSettingsNotStored", room = room.as_str(), %error);
             Err(ApiError::StoreFailing)

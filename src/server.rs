@@ -58,8 +58,8 @@ use crate::store::Store;
 use crate::store::data_dir::DataDir;
 use crate::ws::Sockets;
 pub use check::check;
+use cluster::{CopiedSettings, MakeNode, NodeParts, RunningNode};
 pub use cluster::{EngineNode, check_engine};
-use cluster::{MakeNode, NodeParts, RunningNode};
 use events::RunningEvents;
 pub use fault::{RunError, ShutdownError, StartError};
 pub use health::healthcheck;
@@ -154,7 +154,9 @@ impl Server {
             };
             let node = node.map(|make| make(resources.metrics.clone()));
             let others = node.as_ref().map(|node| node.media.clone());
-            Ok((Clients::new(&config, &resources, others).await?, node))
+            let mut clients = Clients::new(&config, &resources, others).await?;
+            let node = clients.share(&resources, node).await;
+            Ok((clients, node))
         };
         match opened.await {
             Ok((clients, node)) => Ok(Self::run_with(config, &origins, resources, clients, node)),
@@ -171,7 +173,7 @@ impl Server {
         origins: &SettingOrigins,
         resources: Resources,
         clients: Clients,
-        node: Option<NodeParts>,
+        node: Option<(NodeParts, Arc<CopiedSettings>)>,
     ) -> Self {
         let Resources { data_dir, metrics, certificates, listeners, store, kept, objects, media } = resources;
         let Clients {
@@ -207,9 +209,9 @@ impl Server {
             files: files.clone(),
             events: room_events,
         };
+        let (node, copied) = node.unzip();
         let node_id = node.as_ref().map_or_else(NodeId::random, |node| node.id);
         let shared = node.as_ref().map(|node| node.rooms.clone());
-        let cluster = node.as_ref().map(|node| node.view.clone());
         let registry = rooms::start(&config, &store, services, metrics.clone(), kept, shared);
         let readiness = Readiness::new(
             registry.clone(),
@@ -272,7 +274,8 @@ impl Server {
             revocations: store.revocations(),
             console,
             settings: config.shown(origins),
-            cluster,
+            cluster: node.as_ref().map(|node| node.view.clone()),
+            shared_settings: node.as_ref().map(|node| node.settings.clone()),
         };
 
         let acceptor = certificates.as_ref().map_or(Acceptor::Plain, Certificates::acceptor);
@@ -309,7 +312,7 @@ impl Server {
             Metrics::new(),
             admin_stop.clone(),
         );
-        let node = node.map(|node| node.start(passed));
+        let node = node.zip(copied).map(|(node, copied)| node.start(passed, copied));
         Self {
             node,
             addresses,

@@ -45,6 +45,7 @@ use crate::metrics::Metrics;
 use crate::nodes::status::ClusterView;
 use crate::room::readiness::Readiness;
 use crate::room::registry::Registry;
+use crate::room::shared_settings::SharedSettings;
 use crate::store::reports::Reports;
 use crate::store::revocations::StoredRevocations;
 use satsuma_sfu::SfuHandle;
@@ -83,6 +84,8 @@ pub struct Operators {
     pub settings: Vec<ShownSetting>,
     /// The cluster, if this server is one of its nodes.
     pub cluster: Option<Arc<dyn ClusterView>>,
+    /// The settings that all nodes share, if there are several.
+    pub shared_settings: Option<Arc<dyn SharedSettings>>,
 }
 
 impl Operators {

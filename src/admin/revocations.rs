@@ -14,10 +14,11 @@ use serde_json::json;
 use super::Operators;
 use super::tokens::NO_KEYS;
 use crate::auth::access_token::AccessTokens;
-use crate::auth::revocation::Revocation;
+use crate::auth::revocation::{Revocation, Revocations};
 use crate::clock::wall_clock;
 use crate::http::error::ApiError;
 use crate::id::{nfc, text_is_valid};
+use crate::room::shared_settings::{EngineSilent, SharedSetting, SharedSettings};
 use crate::store::revocations::{RevocationsError, StoredRevocation, StoredRevocations};
 
 /// Maximum number of revocations in force.
@@ -40,10 +41,63 @@ pub async fn load(
     stored: &StoredRevocations,
     now: SystemTime,
 ) -> Result<(), RevocationsError> {
-    for revocation in stored.list(oldest(tokens, seconds(now))).await? {
+    for revocation in stored.list(oldest(tokens.lifetime(), seconds(now))).await? {
         tokens.revocations().add(read(revocation), 0);
     }
     Ok(())
+}
+
+/// The revocations in force.
+#[derive(Clone, Debug)]
+pub struct InForce {
+    revocations: Revocations,
+    /// The longest lifetime of a token in seconds.
+    lifetime: u64,
+}
+
+impl InForce {
+    /// Those of these tokens.
+    pub fn new(tokens: &AccessTokens) -> Self {
+        Self { revocations: tokens.revocations().clone(), lifetime: tokens.lifetime() }
+    }
+}
+
+/// Takes a revocation that another node made. It is in force even if it cannot be stored.
+pub async fn take(
+    InForce { revocations, lifetime }: &InForce,
+    stored: &StoredRevocations,
+    revocation: StoredRevocation,
+    now: SystemTime,
+) {
+    let oldest = oldest(*lifetime, seconds(now));
+    revocations.add(read(revocation.clone()), u64::try_from(oldest).unwrap_or_default());
+    if stored.add(&revocation, oldest, MOST).await.is_err() {
+        let StoredRevocation { identity, key, .. } = revocation;
+        tracing::warn!(event = "revocationNotStored", identity, key);
+    }
+}
+
+/// The stored revocations in force; none if they cannot be read.
+pub async fn in_force(
+    InForce { lifetime, .. }: &InForce,
+    stored: &StoredRevocations,
+    now: SystemTime,
+) -> Vec<StoredRevocation> {
+    stored.list(oldest(*lifetime, seconds(now))).await.unwrap_or_default()
+}
+
+/// Revokes at all nodes.
+///
+/// # Errors
+/// [`EngineSilent`].
+async fn revoke_everywhere(
+    settings: &dyn SharedSettings,
+    revocation: &Revocation,
+) -> Result<(), EngineSilent> {
+    let StoredRevocation { identity, key, at } = write(revocation);
+    let setting = SharedSetting::Revoked { identity, key, at };
+    let key = setting.key();
+    settings.update(key, Box::new(move |stored| setting.clone().replacing(stored))).await.map(drop)
 }
 
 /// The tokens to revoke.
@@ -119,7 +173,7 @@ async fn revoke(State(operators): State<Arc<Operators>>, body: String) -> Result
         Ok(revocation) => revocation,
         Err(error) => return Ok(refused(StatusCode::BAD_REQUEST, error)),
     };
-    let oldest = oldest(tokens, seconds(now));
+    let oldest = oldest(tokens.lifetime(), seconds(now));
     let in_force = || {
         tokens.revocations().add(revocation.clone(), u64::try_from(oldest).unwrap_or_default());
     };
@@ -141,6 +195,12 @@ async fn revoke(State(operators): State<Arc<Operators>>, body: String) -> Result
             return Ok(refused(StatusCode::SERVICE_UNAVAILABLE, error));
         }
     }
+    if let Some(settings) = &operators.shared_settings
+        && let Err(silent) = revoke_everywhere(&**settings, &revocation).await
+    {
+        let error = format!("the tokens are revoked at this node, and not at the others: {silent}");
+        return Ok(refused(StatusCode::SERVICE_UNAVAILABLE, error));
+    }
     tracing::info!(event = "tokensRevoked", identity = revocation.identity, key = revocation.key);
     // Times of issue are whole seconds: a token of the rest of this one would be revoked as well.
     tokio::time::sleep(rest_of_second(now)).await;
@@ -150,15 +210,15 @@ async fn revoke(State(operators): State<Arc<Operators>>, body: String) -> Result
 /// `GET /admin/tokens/revocations`: the revocations in force.
 async fn list(State(operators): State<Arc<Operators>>) -> Result<Json<RevocationList>, ApiError> {
     let tokens = operators.http.identities.access_tokens().ok_or(NO_KEYS)?;
-    let stored = operators.revocations.list(oldest(tokens, seconds(wall_clock()))).await;
+    let stored = operators.revocations.list(oldest(tokens.lifetime(), seconds(wall_clock()))).await;
     let stored = stored.map_err(|_| ApiError::StoreFailing)?.into_iter();
     let revocations = stored.map(|stored| RevocationView::new(tokens, read(stored))).collect();
     Ok(Json(RevocationList { revocations }))
 }
 
 /// The first second of a revocation that still concerns a token.
-fn oldest(tokens: &AccessTokens, now: u64) -> i64 {
-    let over = Revocation { identity: None, key: None, at: 0 }.until(tokens.lifetime());
+fn oldest(lifetime: u64, now: u64) -> i64 {
+    let over = Revocation { identity: None, key: None, at: 0 }.until(lifetime);
     i64::try_from(now.saturating_sub(over)).unwrap_or(i64::MAX)
 }
 

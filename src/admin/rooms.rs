@@ -12,26 +12,32 @@ use crate::http::error::ApiError;
 use crate::id::{MeetingId, RoomName, UserId};
 use crate::protocol::moderation::KnockView;
 use crate::room::mailbox::{MemberStatus, RoomView};
+use crate::room::registry::CannotDescribe;
+use crate::room::requests::{RoomListing, RoomSummary};
 use crate::room_api::{NO_MEETING, SettingsView};
 
 /// All running rooms.
 #[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct RoomList {
     /// A row for each room.
     rooms: Vec<RoomRow>,
+    /// The nodes that did not answer in time; absent if all did.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    silent_nodes: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 enum RoomRow {
-    Answered(RoomSummary),
+    Answered(AnsweredRoom),
     Silent(SilentRoom),
 }
 
 /// A room in the list.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct RoomSummary {
+struct AnsweredRoom {
     /// Number of connected members.
     connections: usize,
     /// Id of the running meeting.
@@ -108,17 +114,11 @@ struct ConnectionView {
 }
 
 impl RoomRow {
-    fn new(room: RoomName, view: Option<RoomView>) -> Self {
-        let Some(RoomView { meeting, members, .. }) = view else {
+    fn new(room: RoomName, summary: Option<RoomSummary>) -> Self {
+        let Some(RoomSummary { meeting, members, connections, queued_bytes }) = summary else {
             return Self::Silent(SilentRoom { error: "the room did not answer", room });
         };
-        Self::Answered(RoomSummary {
-            connections: members.iter().filter(|member| member.connection.is_some()).count(),
-            meeting_id: meeting,
-            members: members.len(),
-            queued_bytes: members.iter().map(|member| member.queued_bytes).sum(),
-            room,
-        })
+        Self::Answered(AnsweredRoom { connections, meeting_id: meeting, members, queued_bytes, room })
     }
 }
 
@@ -144,10 +144,11 @@ impl From<MemberStatus> for MemberView {
     }
 }
 
-/// `GET /admin/rooms`: all running rooms.
+/// `GET /admin/rooms`: all running rooms, of all nodes.
 pub(super) async fn list(State(operators): State<Arc<Operators>>) -> Json<RoomList> {
-    let rooms = operators.registry.describe_all().await;
-    Json(RoomList { rooms: rooms.into_iter().map(|(room, view)| RoomRow::new(room, view)).collect() })
+    let RoomListing { rooms, silent } = operators.registry.describe_all().await;
+    let rooms = rooms.into_iter().map(|(room, summary)| RoomRow::new(room, summary));
+    Json(RoomList { rooms: rooms.collect(), silent_nodes: silent })
 }
 
 /// `GET /admin/rooms/{room}`: a room and its members.
@@ -156,11 +157,11 @@ pub(super) async fn one(
     Path(room): Path<String>,
 ) -> Result<Json<RoomDetails>, ApiError> {
     let room = RoomName::parse(&room)?;
-    if !operators.registry.is_running(&room) {
-        return Err(NO_MEETING);
-    }
-    let RoomView { meeting, members, rules, waiting } =
-        operators.registry.describe(&room).await.ok_or(ApiError::RoomSilent)?;
+    let described = operators.registry.describe(&room).await.map_err(|error| match error {
+        CannotDescribe::NoRoom => NO_MEETING,
+        CannotDescribe::Silent => ApiError::RoomSilent,
+    });
+    let RoomView { meeting, members, rules, waiting } = described?;
     Ok(Json(RoomDetails {
         meeting_id: meeting,
         members: members.into_iter().map(MemberView::from).collect(),

@@ -18,6 +18,7 @@ pub const MAX_NAME_BYTES: usize = 1024;
 
 const PROBE: u8 = 0;
 const SUBJECT: u8 = 1;
+const REQUEST: u8 = 2;
 const MEDIA_CALL: u8 = 3;
 const MEDIA_OF: u8 = 4;
 const MEDIA_PLACES: u8 = 5;
@@ -63,6 +64,11 @@ pub enum NodeMessage<'a> {
         /// The message.
         body: &'a [u8],
     },
+    /// A request about anything, whose answer is the reply. A release that does not know it replies nothing.
+    Request {
+        /// The request.
+        body: &'a [u8],
+    },
     /// A call about a media session of the recipient, which answers it.
     MediaCall(&'a [u8]),
     /// The question on which node the media of a subject are, by its name. The answer has the four bytes of that node,
@@ -106,6 +112,7 @@ impl<'a> NodeMessage<'a> {
     pub fn encode(&self) -> Vec<u8> {
         match self {
             Self::Probe => vec![VERSION, PROBE],
+            Self::Request { body } => [&[VERSION, REQUEST][..], body].concat(),
             Self::MediaCall(call) => [&[VERSION, MEDIA_CALL][..], call].concat(),
             Self::MediaOf(name) => [&[VERSION, MEDIA_OF][..], name.as_bytes()].concat(),
             Self::Subject { name, body } => named(SUBJECT, name, body),
@@ -128,6 +135,7 @@ impl<'a> NodeMessage<'a> {
         }
         match *kind {
             PROBE => Some(Self::Probe),
+            REQUEST => Some(Self::Request { body: rest }),
             MEDIA_CALL => Some(Self::MediaCall(rest)),
             MEDIA_OF if rest.len() <= MAX_NAME_BYTES => Some(Self::MediaOf(std::str::from_utf8(rest).ok()?)),
             SUBJECT => read_named(rest).map(|(name, body)| Self::Subject { name, body }),
@@ -188,6 +196,7 @@ mod tests {
             (NodeMessage::MediaCall(&[7, 8]), &[1, 3, 7, 8]),
             (NodeMessage::MediaOf("é"), &[1, 4, 0xc3, 0xa9]),
             (NodeMessage::MediaPlaces { name: "é", body: &[7] }, &[1, 5, 0, 2, 0xc3, 0xa9, 7]),
+            (NodeMessage::Request { body: &[7, 8] }, &[1, 2, 7, 8]),
         ] {
             assert_eq!(message.encode(), recorded);
             assert_eq!(NodeMessage::decode(recorded), Ok(message));

@@ -1,11 +1,10 @@
 //! SHELL: programs outside that write to rooms: their texts, their rates, and requests that they repeat.
 
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::http::{HeaderMap, StatusCode};
-use moka::future::Cache;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -16,16 +15,11 @@ use crate::limit::{KeyedLimit, Rate};
 use crate::protocol::client::{ClientMessage, MessageLimits};
 use crate::room::io::{CannotPost, Post};
 use crate::room::registry::{PostError, Registry};
+use crate::room::requests::Once;
 use crate::room_api::NO_MEETING;
 
 /// The header by which a repeated request is known.
 const IDEMPOTENCY_KEY: &str = "x-idempotency-key";
-
-/// Remembered requests.
-const MAX_REMEMBERED: u64 = 10_000;
-
-/// Time for which a request is remembered.
-const REMEMBERED: Duration = Duration::from_secs(24 * 60 * 60);
 
 const TOO_MANY: ApiError = ApiError::refused(
     StatusCode::TOO_MANY_REQUESTS,
@@ -34,11 +28,6 @@ const TOO_MANY: ApiError = ApiError::refused(
 );
 const NO_MEMBER: ApiError =
     ApiError::refused(StatusCode::NOT_FOUND, "no_member", "the field \"to\" is not a member of this room");
-const OTHER_NODE: ApiError = ApiError::refused(
-    StatusCode::CONFLICT,
-    "other_node",
-    "another node of the cluster owns this room, and has to be asked",
-);
 const OTHER_REQUEST: ApiError = ApiError::refused(
     StatusCode::UNPROCESSABLE_ENTITY,
     "other_request",
@@ -58,8 +47,6 @@ const WRONG_MESSAGE: ApiError = ApiError::InvalidField {
 pub struct Acting {
     registry: Registry,
     rate: KeyedLimit<IdentityId>,
-    /// The requests that were carried out, each with the digest of its room and contents.
-    done: Cache<(IdentityId, String), [u8; 32]>,
 }
 
 /// A chat message to everyone.
@@ -96,8 +83,7 @@ pub struct Actor {
 impl Acting {
     /// The rooms of a registry; an identity may act this often in a minute.
     pub fn new(registry: Registry, requests_per_minute: u32) -> Self {
-        let done = Cache::builder().max_capacity(MAX_REMEMBERED).time_to_live(REMEMBERED).build();
-        Self { registry, rate: KeyedLimit::rate(Rate::per_minute(requests_per_minute)), done }
+        Self { registry, rate: KeyedLimit::rate(Rate::per_minute(requests_per_minute)) }
     }
 
     /// The rooms.
@@ -174,25 +160,22 @@ impl Acting {
         let at = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
         let kind = if to.is_some() { "direct" } else { "chat" };
         let post = Post { at, name, to, message };
-        let Some(key) = headers.get(IDEMPOTENCY_KEY) else { return self.write(room, post).await };
+        let Some(key) = headers.get(IDEMPOTENCY_KEY) else { return self.write(room, post, None).await };
         let key = key
             .to_str()
             .ok()
             .filter(|key| (1..=128).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic()));
         let key = key.ok_or(WRONG_KEY)?.to_owned();
-        let request = fingerprint(&[kind.as_bytes(), room.as_str().as_bytes(), body]);
-        // A request that is repeated while the first one is under way waits for it. One that failed is not remembered.
-        let write = async { self.write(room, post).await.map(|()| request) };
-        let done = self.done.try_get_with((actor.id.clone(), key), write).await.map_err(|error| *error)?;
-        if done == request { Ok(()) } else { Err(OTHER_REQUEST) }
+        let digest = fingerprint(&[kind.as_bytes(), room.as_str().as_bytes(), body]);
+        self.write(room, post, Some(Once { identity: actor.id.clone(), key, digest })).await
     }
 
-    async fn write(&self, room: &RoomName, post: Post) -> Result<(), ApiError> {
-        self.registry.post(room, post).await.map_err(|error| match error {
+    async fn write(&self, room: &RoomName, post: Post, once: Option<Once>) -> Result<(), ApiError> {
+        self.registry.post(room, post, once).await.map_err(|error| match error {
             PostError::Refused(CannotPost::NoMeeting) => NO_MEETING,
             PostError::Refused(CannotPost::UnknownMember) => NO_MEMBER,
-            PostError::Refused(CannotPost::OtherNode) => OTHER_NODE,
-            PostError::Silent => ApiError::RoomSilent,
+            PostError::OtherRequest => OTHER_REQUEST,
+            PostError::Refused(CannotPost::OtherNode) | PostError::Silent => ApiError::RoomSilent,
         })
     }
 }

@@ -24,7 +24,7 @@ use crate::http::error::ApiError;
 use crate::http::extract::CurrentUser;
 use crate::id::{MeetingId, RoomName};
 use crate::room::mailbox::{MemberStatus, RoomView};
-use crate::room::registry::Observation;
+use crate::room::registry::{CannotDescribe, Observation};
 
 /// The same for rooms that run and for others.
 const NO_AGENT: ApiError = ApiError::refused(
@@ -112,10 +112,10 @@ async fn state(
 ) -> Result<Json<RoomState>, ApiError> {
     let (room, actor) = admit(&identity, &room)?;
     api.acting.charge(&actor.id)?;
-    let registry = api.acting.registry();
-    let view = match registry.is_running(&room) {
-        true => registry.describe(&room).await.ok_or(ApiError::RoomSilent)?,
-        false => RoomView::default(),
+    let view = match api.acting.registry().describe(&room).await {
+        Ok(view) => view,
+        Err(CannotDescribe::NoRoom) => RoomView::default(),
+        Err(CannotDescribe::Silent) => return Err(ApiError::RoomSilent),
     };
     let members = view.members.into_iter().filter(|member| !member.is_hidden).map(StateMember::from);
     Ok(Json(RoomState { meeting: view.meeting, members: members.collect(), room }))

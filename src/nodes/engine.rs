@@ -165,17 +165,20 @@ pub enum SubjectKind {
     Room,
     /// A durable object.
     Object,
+    /// A setting that all nodes share.
+    Setting,
 }
 
 impl SubjectKind {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Room, Self::Object];
+    pub const ALL: [Self; 3] = [Self::Room, Self::Object, Self::Setting];
 
     /// The kind as it is written in addresses.
     pub fn token(self) -> &'static str {
         match self {
             Self::Room => "room",
             Self::Object => "object",
+            Self::Setting => "setting",
         }
     }
 }
@@ -197,6 +200,11 @@ impl Subject {
     /// The subject of a durable object.
     pub fn object(id: &ObjectId) -> Self {
         Self::new(SubjectKind::Object, id.as_str())
+    }
+
+    /// The subject of a setting with a key.
+    pub fn setting(key: &str) -> Self {
+        Self::new(SubjectKind::Setting, key)
     }
 
     fn new(kind: SubjectKind, name: &str) -> Self {

@@ -5,12 +5,16 @@
 //! [`room::replica`](crate::room::replica); nothing of this runs on a single node.
 
 pub mod engine;
+mod local_rooms;
 mod media;
 pub mod nats;
 pub mod newcomer;
 pub mod node;
+mod pieces;
 mod places;
 mod placing;
 mod reach;
+mod requests;
 mod room;
+pub mod settings;
 pub mod status;

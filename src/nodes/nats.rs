@@ -282,6 +282,10 @@ impl Engine for NatsEngine {
     }
 
     async fn purge(&self, subject: Subject, below: u64) {
+        // There is nothing below the first number, and NATS takes it for no limit: it would remove everything.
+        if below <= 1 {
+            return;
+        }
         let names = &self.0.names;
         let call = format!("STREAM.PURGE.{}", names.stream_of(subject));
         if let Err(error) = self.api(&call, &json!({"filter": names.journal(subject), "seq": below})).await {

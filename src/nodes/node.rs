@@ -22,9 +22,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::engine::{Engine, EngineEvent, RequestFailure};
+use super::local_rooms::RoomHere;
 use super::newcomer::Introduced;
 use super::places::PlacedRooms;
 use super::reach::{Change, Reach};
+use super::requests::Requests;
 use crate::clock::{now, wall_clock};
 use crate::id::{NodeId, RoomName};
 use crate::media_access::MediaAccess;
@@ -33,9 +35,6 @@ use crate::metrics::Metrics;
 
 /// Number of rooms that a node takes over at a time.
 const MAX_TAKEOVERS: usize = 64;
-
-/// Messages of other nodes that wait for a room. Further ones are lost, and said again.
-pub(super) const QUEUED_MESSAGES: usize = 256;
 
 /// Heartbeats after which places in the directory of media are looked through for those that nobody tells any more.
 const PRUNED_EVERY: u64 = 20;
@@ -64,7 +63,8 @@ pub(super) struct Inner<E> {
     engine: E,
     membership: RwLock<Membership>,
     /// The rooms on this node, by name.
-    pub(super) rooms: DashMap<RoomName, mpsc::Sender<PeerBytes>>,
+    pub(super) rooms: DashMap<RoomName, RoomHere>,
+    requests: Requests,
     /// The nodes of the media of rooms with a part here.
     pub(super) media: DashMap<RoomName, NodeId>,
     /// The directory of media, if this node has an embedded media server.
@@ -92,11 +92,11 @@ pub(super) struct PeerBytes {
 
 /// Numbers of changes that all rooms have to look at.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Changes {
+pub struct Changes {
     /// Nodes that are gone.
-    pub(super) gone: u64,
+    pub gone: u64,
     /// Interruptions of the way to the engine that are over.
-    pub(super) interruptions: u64,
+    pub interruptions: u64,
 }
 
 /// The task of a node.
@@ -143,6 +143,7 @@ impl<E: Engine> Cluster<E> {
             media: DashMap::new(),
             directory: OnceLock::new(),
             placed: Mutex::default(),
+            requests: Requests::default(),
             pulses: Mutex::default(),
             changed: watch::Sender::new(Changes::default()),
             takeovers: Arc::new(Semaphore::new(MAX_TAKEOVERS)),
@@ -214,7 +215,8 @@ impl<E: Engine> Cluster<E> {
         node == self.node() || self.pulses().contains_key(&node)
     }
 
-    pub(super) fn changes(&self) -> watch::Receiver<Changes> {
+    /// A watch on the changes.
+    pub fn changes(&self) -> watch::Receiver<Changes> {
         self.inner.changed.subscribe()
     }
 
@@ -235,17 +237,8 @@ impl<E: Engine> Cluster<E> {
         self.metrics().rooms_owned.inc_by(if is_owned { 1 } else { -1 });
     }
 
-    /// Opens the way of other nodes' messages to a room here.
-    pub(super) fn open(&self, room: &RoomName) -> (mpsc::Sender<PeerBytes>, mpsc::Receiver<PeerBytes>) {
-        let (sender, messages) = mpsc::channel(QUEUED_MESSAGES);
-        self.inner.rooms.insert(room.clone(), sender.clone());
-        (sender, messages)
-    }
-
-    pub(super) fn close(&self, room: &RoomName, sender: &mpsc::Sender<PeerBytes>) {
-        if self.inner.rooms.remove_if(room, |_, known| known.same_channel(sender)).is_some() {
-            self.inner.media.remove(room);
-        }
+    pub(super) fn requests(&self) -> &Requests {
+        &self.inner.requests
     }
 
     /// Takes the result of a request to a node.

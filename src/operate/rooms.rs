@@ -93,7 +93,9 @@ fn rooms_text(list: &Value) -> String {
             }
         }
     }
-    table.to_string()
+    let silent = list["silentNodes"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let silent: String = silent.map(|node| format!("no answer from {}\n", shown(node))).collect();
+    format!("{table}{silent}")
 }
 
 fn room_text(room: &Value) -> String {
@@ -137,11 +139,12 @@ mod tests {
         let list = json!({"rooms": [
             {"connections": 1, "meetingId": "m1", "members": 12, "queuedBytes": 5, "room": "my room"},
             {"error": "the room did not answer", "room": "hangs\u{1b}[2J"},
-        ]});
+        ], "silentNodes": ["10.0.0.13:8787 (c7d9b1e6)"]});
         let expected = "\
 members  connected  queued bytes  meeting                  room
      12          1             5  m1                       my room
       ?          ?             ?  the room did not answer  hangs\\u{1b}[2J
+no answer from 10.0.0.13:8787 (c7d9b1e6)
 ";
         assert_eq!(rooms_text(&list), expected);
     }

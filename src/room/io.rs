@@ -103,7 +103,7 @@ pub struct Post {
 }
 
 /// Reason for not carrying out a [`Post`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CannotPost {
     /// No meeting is running.
     NoMeeting,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::error::{SendError, TrySendError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -137,7 +138,7 @@ pub struct Incoming {
 pub type Reply = oneshot::Sender<Result<(), String>>;
 
 /// A room's state for operators.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct RoomView {
     /// Its meeting, if one runs.
     pub meeting: Option<MeetingId>,
@@ -150,7 +151,7 @@ pub struct RoomView {
 }
 
 /// A member's state for operators.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct MemberStatus {
     /// The member's id.
     pub user: UserId,

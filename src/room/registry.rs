@@ -1,5 +1,6 @@
 //! Registry of running rooms: finds or starts the one room of a name, and joins members to it.
 
+mod answering;
 mod rules;
 mod sharing;
 
@@ -10,7 +11,8 @@ use std::time::Duration;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use futures_util::StreamExt;
-use futures_util::stream::{self, FuturesUnordered};
+use futures_util::stream::FuturesUnordered;
+use moka::future::Cache;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -19,14 +21,16 @@ use tracing::instrument::WithSubscriber;
 use tracing::subscriber::NoSubscriber;
 use tracing::{error, info, warn};
 
+pub use self::answering::CannotDescribe;
+use self::answering::WeakRooms;
 pub use self::rules::CannotModerate;
 pub use self::sharing::ShareError;
 use super::actor::{Actor, RoomDeps, RoomPermit};
 use super::ai::Ai;
 use super::events::RoomEvents;
-use super::io::{CannotPost, Join, JoinRefusal, Liveness, Post, RoomEvent};
+use super::io::{CannotPost, Join, JoinRefusal, Liveness, RoomEvent};
 use super::link::MemberLink;
-use super::mailbox::{Command, RoomHandle, RoomView};
+use super::mailbox::{Command, RoomHandle};
 use super::passwords::Passwords;
 use super::shared::{EngineState, SharedRooms, StartedRoom};
 use crate::clock::now;
@@ -49,6 +53,10 @@ const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Timeout of a join to a room that other nodes share: its owner may be gone, and the next one not known.
 const SHARED_JOIN_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Remembered requests with a key, and the time for which they are.
+const MAX_DONE: u64 = 10_000;
+const DONE_REMEMBERED: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Limits of the registry itself.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +82,8 @@ struct Inner {
     running: ConcurrencyLimit,
     new_rooms: UserRate,
     passwords: Passwords,
+    /// The requests with a key that were carried out, each with its digest.
+    done: Cache<(IdentityId, String), [u8; 32]>,
     deps: RoomDeps,
     /// Runs the rooms if other nodes share them.
     shared: Option<Arc<dyn SharedRooms>>,
@@ -105,6 +115,8 @@ pub enum PostError {
     Refused(CannotPost),
     /// The room did not answer in time.
     Silent,
+    /// The key of the request was used with another one.
+    OtherRequest,
 }
 
 /// A program that is shown as an observer of a room, until this is dropped.
@@ -158,7 +170,10 @@ impl Registry {
 
     /// Creates a registry whose rooms other nodes share. They are stored elsewhere.
     pub fn start_shared(limits: RegistryLimits, deps: RoomDeps, shared: Arc<dyn SharedRooms>) -> Self {
-        Self::new(limits, deps, Some(shared), 0)
+        let registry = Self::new(limits, deps, Some(shared.clone()), 0);
+        // The other node's requests keep no room running.
+        shared.serve(Arc::new(WeakRooms(Arc::downgrade(&registry.inner))));
+        registry
     }
 
     fn new(
@@ -174,6 +189,7 @@ impl Registry {
                 running: ConcurrencyLimit::new(rooms, limits.rooms_of_network),
                 new_rooms: UserRate::new(limits.new_rooms, limits.new_rooms_of_network),
                 passwords: Passwords::default(),
+                done: Cache::builder().max_capacity(MAX_DONE).time_to_live(DONE_REMEMBERED).build(),
                 deps,
                 shared,
                 tasks: TaskTracker::new(),
@@ -278,34 +294,6 @@ impl Registry {
         self.inner.rooms.contains_key(name)
     }
 
-    /// A room's state for operators; `None` if it does not run or does not answer in time.
-    pub async fn describe(&self, name: &RoomName) -> Option<RoomView> {
-        let room = self.inner.rooms.get(name).map(|entry| entry.value().clone())?;
-        let (answer, view) = oneshot::channel();
-        let ask = async {
-            room.mailbox().send(Command::Describe(answer)).await.ok()?;
-            view.await.ok()
-        };
-        timeout(DESCRIBE_TIMEOUT, ask).await.ok().flatten()
-    }
-
-    /// Writes a message of a program outside to a running room.
-    ///
-    /// # Errors
-    /// [`PostError`].
-    pub async fn post(&self, name: &RoomName, post: Post) -> Result<(), PostError> {
-        let room = self.inner.rooms.get(name).map(|entry| entry.value().clone());
-        let room = room.ok_or(PostError::Refused(CannotPost::NoMeeting))?;
-        let (answer, result) = oneshot::channel();
-        let ask = async {
-            room.mailbox().send(Command::Post { post, answer }).await.ok()?;
-            result.await.ok()
-        };
-        let result = timeout(DESCRIBE_TIMEOUT, ask).await.map_err(|_| PostError::Silent)?;
-        // A room that has just ended has no meeting either.
-        result.unwrap_or(Err(CannotPost::NoMeeting)).map_err(PostError::Refused)
-    }
-
     /// Shows a program as an observer in a room, also in one that starts later, until the observation is dropped.
     pub fn observe(&self, room: &RoomName, name: Arc<str>) -> Observation {
         let number = self.inner.deps.observers.add(room, name);
@@ -317,18 +305,6 @@ impl Registry {
         if let Some(room) = self.inner.rooms.get(room) {
             room.mailbox().try_observed();
         }
-    }
-
-    /// The state of all rooms for operators, sorted by name.
-    pub async fn describe_all(&self) -> Vec<(RoomName, Option<RoomView>)> {
-        stream::iter(self.names())
-            .map(|name| async move {
-                let view = self.describe(&name).await;
-                (name, view)
-            })
-            .buffered(DRAIN_BATCH)
-            .collect()
-            .await
     }
 
     /// Prunes unused entries of the limits; otherwise every identity ever seen would stay in memory.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// The settings of a room. The default is a room that is open to everyone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,24 +30,38 @@ pub struct RoomRules {
 }
 
 /// A change of a room's settings; what is `None` stays.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 pub struct RulesChange {
     /// See [`RoomRules::locked`].
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub locked: Option<bool>,
     /// See [`RoomRules::waiting_room`].
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub waiting_room: Option<bool>,
     /// See [`RoomRules::chat`].
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub chat: Option<bool>,
     /// See [`RoomRules::screens`].
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub screens: Option<bool>,
     /// See [`RoomRules::videos`].
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub videos: Option<bool>,
     /// See [`RoomRules::files`].
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub files: Option<Option<bool>>,
     /// See [`RoomRules::chat_history`].
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub chat_history: Option<Option<bool>>,
     /// See [`RoomRules::password`].
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub password: Option<Option<Arc<str>>>,
+}
+
+/// A field that is there, even if it is `null`.
+fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(field: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(field).map(Some)
 }
 
 impl Default for RoomRules {

@@ -1,12 +1,14 @@
 //! Rooms that several nodes share, as the registry sees them: something else runs them than an [actor](super::actor).
 
 use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use futures_util::future::BoxFuture;
 
 use super::actor::{RoomDeps, RoomPermit};
 use super::mailbox::Inbox;
+use super::requests::{Notice, OwnRooms, RoomAnswer, RoomListing, RoomRequest};
 use crate::id::RoomName;
 
 /// Runs the rooms of this node that other nodes may have members of as well.
@@ -20,6 +22,18 @@ pub trait SharedRooms: Debug + Send + Sync {
 
     /// This node's way to the engine, as it knows by itself: nobody is asked.
     fn engine_state(&self) -> EngineState;
+
+    /// Gives requests of other nodes the rooms of this one.
+    fn serve(&self, rooms: Arc<dyn OwnRooms>);
+
+    /// Asks the node that owns a room, which may be this one. The answer is [`RoomAnswer::NotHere`] if no node does.
+    fn ask(&self, room: RoomName, request: RoomRequest) -> BoxFuture<'static, RoomAnswer>;
+
+    /// Lists the rooms of all nodes.
+    fn list(&self) -> BoxFuture<'static, RoomListing>;
+
+    /// Tells the other nodes something, which may be lost.
+    fn tell(&self, notice: Notice) -> BoxFuture<'static, ()>;
 }
 
 /// A node's way to the engine.

@@ -10,6 +10,8 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use super::{StartError, own};
+use crate::admin::revocations::{self, InForce};
+use crate::clock::wall_clock;
 use crate::config::Config;
 use crate::id::NodeId;
 use crate::media_api::checking::CheckedCalls;
@@ -20,8 +22,12 @@ use crate::nodes::engine::{Engine, EngineEvent};
 use crate::nodes::nats::NatsEngine;
 use crate::nodes::newcomer::{Introduced, listen};
 use crate::nodes::node::{Cluster, NodeIdentity};
+use crate::nodes::settings::EngineSettings;
 use crate::nodes::status::ClusterView;
+use crate::room::rulebook::Rulebook;
 use crate::room::shared::SharedRooms;
+use crate::room::shared_settings::{OwnSettings, SharedSetting, SharedSettings};
+use crate::store::revocations::{StoredRevocation, StoredRevocations};
 
 /// The engine of a cluster, as the node sees it that this server is to be.
 #[derive(Debug)]
@@ -45,7 +51,12 @@ pub(super) struct NodeParts {
     /// Its view of the cluster.
     pub(super) view: Arc<dyn ClusterView>,
     pub(super) media: Arc<dyn MediaNodes>,
+    /// The settings that all nodes share.
+    pub(super) settings: Arc<dyn SharedSettings>,
+    /// Those that there were.
+    known: Vec<SharedSetting>,
     task: NodeRun,
+    follow: Box<dyn FnOnce(Arc<dyn OwnSettings>) -> BoxFuture<'static, ()> + Send>,
 }
 
 /// Runs the node's task, which answers calls of other nodes about media sessions here, until it is stopped.
@@ -54,11 +65,20 @@ type NodeRun = Box<dyn FnOnce(Option<Arc<PassedCalls>>, CancellationToken) -> Bo
 /// Makes the node once there are metrics.
 pub(super) type MakeNode = Box<dyn FnOnce(Arc<Metrics>) -> NodeParts + Send>;
 
+/// This node's copy of the settings that all nodes share.
+pub(super) struct CopiedSettings {
+    pub(super) rulebook: Arc<Rulebook>,
+    pub(super) tokens: Option<InForce>,
+    pub(super) revocations: StoredRevocations,
+}
+
 /// A node that runs.
 pub(super) struct RunningNode {
     rooms: Arc<dyn SharedRooms>,
     stop: CancellationToken,
     task: AbortOnDropHandle<()>,
+    /// Follows the settings that all nodes share.
+    _settings: AbortOnDropHandle<()>,
 }
 
 impl<E: Engine> EngineNode<E> {
@@ -69,14 +89,25 @@ impl<E: Engine> EngineNode<E> {
     pub(super) async fn introduce(self) -> Result<MakeNode, StartError> {
         let Self { id, name, fingerprint, engine, events } = self;
         let introduced: Introduced = listen(events, &fingerprint).await?;
-        Ok(Box::new(move |metrics| {
+        let settings = Arc::new(EngineSettings::new(engine.clone()));
+        let known = settings.all().await?;
+        let followed = settings.clone();
+        let make: MakeNode = Box::new(move |metrics| {
             let identity = NodeIdentity { node: id, name, fingerprint };
             let (cluster, task) = Cluster::new(identity, engine, introduced, metrics);
             let cluster = Arc::new(cluster);
             let task =
                 Box::new(move |media, stop| -> BoxFuture<'static, ()> { Box::pin(task.run(media, stop)) });
-            NodeParts { id, rooms: cluster.clone(), view: cluster.clone(), media: cluster, task }
-        }))
+            let follow = {
+                let cluster = cluster.clone();
+                Box::new(move |own| -> BoxFuture<'static, ()> {
+                    Box::pin(followed.follow(own, cluster.changes()))
+                })
+            };
+            let (rooms, view) = (cluster.clone(), cluster.clone());
+            NodeParts { id, rooms, view, media: cluster, settings, known, task, follow }
+        });
+        Ok(make)
     }
 }
 
@@ -109,8 +140,8 @@ pub(super) async fn connect(
     check(config)?;
     warn!(
         event = "clusterLimits",
-        "rooms are shared by the nodes; durable objects, files, media of the embedded server, rules of rooms by name, \
-         lists of meetings, event streams and the console know this node alone (docs/cluster.md)"
+        "rooms are shared by the nodes; durable objects, files, media of the embedded server, lists of \
+         meetings and event streams know this node alone (docs/cluster.md)"
     );
     let frame_bytes = config.limits.frame_bytes;
     let (engine, events) = NatsEngine::start(&config.cluster, id, frame_bytes, metrics.clone()).await?;
@@ -143,12 +174,65 @@ pub(super) fn check(config: &Config) -> Result<(), StartError> {
     Ok(())
 }
 
+impl CopiedSettings {
+    async fn take(&self, setting: SharedSetting) {
+        match setting {
+            SharedSetting::Rules { room, rules } => {
+                if let Err(error) = self.rulebook.take(&room, rules).await {
+                    warn!(event = "roomSettingsNotStored", room = room.as_str(), %error);
+                }
+            }
+            SharedSetting::Revoked { identity, key, at } => {
+                if let Some(tokens) = &self.tokens {
+                    let revoked = StoredRevocation { identity, key, at };
+                    revocations::take(tokens, &self.revocations, revoked, wall_clock()).await;
+                }
+            }
+        }
+    }
+
+    async fn stored(&self) -> Vec<SharedSetting> {
+        let rules = self.rulebook.all().into_iter().map(|(room, rules)| SharedSetting::Rules { room, rules });
+        let revoked = match &self.tokens {
+            Some(tokens) => revocations::in_force(tokens, &self.revocations, wall_clock()).await,
+            None => Vec::new(),
+        };
+        let revoked = revoked
+            .into_iter()
+            .map(|StoredRevocation { identity, key, at }| SharedSetting::Revoked { identity, key, at });
+        rules.chain(revoked).collect()
+    }
+}
+
+/// The same, for the task that follows them.
+pub(super) struct Followed(pub(super) Arc<CopiedSettings>);
+
+impl OwnSettings for Followed {
+    fn take(&self, setting: SharedSetting) -> BoxFuture<'static, ()> {
+        let copy = self.0.clone();
+        Box::pin(async move { copy.take(setting).await })
+    }
+
+    fn stored(&self) -> BoxFuture<'static, Vec<SharedSetting>> {
+        let copy = self.0.clone();
+        Box::pin(async move { copy.stored().await })
+    }
+}
+
 impl NodeParts {
-    pub(super) fn start(self, media: Option<Arc<PassedCalls>>) -> RunningNode {
+    /// Puts the settings in force that all nodes share, before anybody is let in.
+    pub(super) async fn settle(&mut self, copy: &CopiedSettings) {
+        for setting in std::mem::take(&mut self.known) {
+            copy.take(setting).await;
+        }
+    }
+
+    pub(super) fn start(self, media: Option<Arc<PassedCalls>>, settings: Arc<CopiedSettings>) -> RunningNode {
         let stop = CancellationToken::new();
         let task = own((self.task)(media, stop.clone()));
+        let settings = own((self.follow)(Arc::new(Followed(settings))));
         info!(event = "nodeStarted", node = %self.id);
-        RunningNode { rooms: self.rooms, stop, task }
+        RunningNode { rooms: self.rooms, stop, task, _settings: settings }
     }
 }
 

@@ -11,6 +11,7 @@ use crate::login::LoginError;
 use crate::nodes::nats::NatsError;
 use crate::nodes::newcomer::OtherSecret;
 use crate::orange::manifest::InvalidBuild;
+use crate::room::shared_settings::EngineSilent;
 use crate::site::InvalidSite;
 use crate::store::StoreError;
 use crate::store::data_dir::DataDirError;
@@ -86,6 +87,9 @@ pub enum StartError {
     /// The engine between nodes cannot be used.
     #[error(transparent)]
     Engine(#[from] NatsError),
+    /// The settings that all nodes share cannot be read.
+    #[error("the settings that all nodes share: {0}")]
+    SharedSettings(#[from] EngineSilent),
     /// The other nodes share another secret.
     #[error(transparent)]
     OtherSecret(#[from] OtherSecret),

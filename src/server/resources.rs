@@ -10,10 +10,12 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
+use super::cluster::{CopiedSettings, NodeParts};
 use super::events::EventBridge;
 use super::files::raise_file_limit;
 use super::objects::OpenedObjects;
 use super::{Addresses, StartError, cluster, media};
+use crate::admin::revocations::InForce;
 use crate::admin::{Console, revocations};
 use crate::ai::AiHandle;
 use crate::assistant::AssistantHandle;
@@ -138,7 +140,7 @@ pub(super) struct Clients {
     pub(super) upstream: Arc<Upstream>,
     pub(super) ai: AiHandle,
     /// The settings of rooms by name.
-    pub(super) rulebook: Rulebook,
+    pub(super) rulebook: Arc<Rulebook>,
     /// Those whose meeting was ended for all.
     pub(super) ended: EndedMeetings,
     /// The assistant in the chat, if its URL is configured.
@@ -153,6 +155,23 @@ pub(super) struct Clients {
 }
 
 impl Clients {
+    /// Has settings follow those that all nodes share, if there are several; returns the copy of these.
+    pub(super) async fn share(
+        &mut self,
+        resources: &Resources,
+        node: Option<NodeParts>,
+    ) -> Option<(NodeParts, Arc<CopiedSettings>)> {
+        let mut node = node?;
+        self.rulebook.share(node.settings.clone());
+        let copied = CopiedSettings {
+            rulebook: self.rulebook.clone(),
+            tokens: self.tokens.as_ref().map(InForce::new),
+            revocations: resources.store.revocations(),
+        };
+        node.settle(&copied).await;
+        Some((node, Arc::new(copied)))
+    }
+
     /// Creates all of them, with the other nodes if there are any.
     ///
     /// # Errors
@@ -187,7 +206,7 @@ impl Clients {
         let cards = webhook.map(|webhook| Sender::new(webhook, store.deliveries(), metrics.clone(), timing));
         let site = Site::open(config)?;
         let orange = open_orange(config)?;
-        let rulebook = Rulebook::new(store.rules(), store.rules().all().await?);
+        let rulebook = Arc::new(Rulebook::new(store.rules(), store.rules().all().await?));
         let ended = store.ended().recent(wall_clock()).await?;
         let ended = EndedMeetings::restored((now().into_std(), wall_clock()), &ended);
         let events = EventBridge::open(config, store, kept, metrics).await?;

@@ -35,7 +35,7 @@ pub(super) struct RoomServices {
     /// The directory of who may receive whose media.
     pub(super) media: MediaAccess,
     /// The settings of rooms by name.
-    pub(super) rulebook: Rulebook,
+    pub(super) rulebook: Arc<Rulebook>,
     /// Those whose meeting was ended for all.
     pub(super) ended: EndedMeetings,
     /// The files that members share.
@@ -93,7 +93,7 @@ pub(super) fn start(
         ai,
         assistant,
         media,
-        rulebook: Arc::new(rulebook),
+        rulebook,
         ended: Arc::new(ended),
         observers: Arc::default(),
         files: Some(files),

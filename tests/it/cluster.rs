@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use satsuma::config::{Config, ModeratorDefault};
+use satsuma::id::NodeId;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -15,7 +16,7 @@ pub async fn two_nodes() -> (MemoryNetwork, TestServer, TestServer) {
     two_nodes_with(|_| {}).await
 }
 
-async fn two_nodes_with(edit: fn(&mut Config)) -> (MemoryNetwork, TestServer, TestServer) {
+pub async fn two_nodes_with(edit: fn(&mut Config)) -> (MemoryNetwork, TestServer, TestServer) {
     let network = MemoryNetwork::default();
     let (a, _) = TestServer::node(&network, None, edit).await;
     let (b, _) = TestServer::node(&network, Some(&a), edit).await;
@@ -26,10 +27,11 @@ async fn two_nodes_with(edit: fn(&mut Config)) -> (MemoryNetwork, TestServer, Te
 pub struct Mortal {
     runtime: Runtime,
     pub server: TestServer,
+    pub id: NodeId,
 }
 
 impl Mortal {
-    fn start(network: &MemoryNetwork) -> Self {
+    pub fn start(network: &MemoryNetwork) -> Self {
         Self::run(network, None, |_| {})
     }
 
@@ -50,8 +52,8 @@ impl Mortal {
         // The runtime may not block where another one runs.
         let start = || {
             let runtime = Runtime::new().unwrap();
-            let (server, _) = runtime.block_on(TestServer::node(network, other, edit));
-            Self { runtime, server }
+            let (server, id) = runtime.block_on(TestServer::node(network, other, edit));
+            Self { runtime, server, id }
         };
         std::thread::scope(|scope| scope.spawn(start).join().unwrap())
     }

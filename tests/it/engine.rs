@@ -80,6 +80,10 @@ pub async fn purged_entries_are_gone<E: Engine>(pair: &Pair<E>) {
         last = number(a.append(subject, last, bytes(text)).await);
         numbers.push(last);
     }
+    for nothing in [0, 1] {
+        a.purge(subject, nothing).await;
+        assert_eq!(b.all(subject).await.map(|all| all.len()), Ok(4), "nothing is below {nothing}");
+    }
     a.purge(subject, numbers[2]).await;
     let left: Vec<_> = b.all(subject).await.unwrap().into_iter().map(|entry| entry.sequence).collect();
     assert_eq!(left, numbers[2..], "the entry of the number itself stays");

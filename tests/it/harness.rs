@@ -260,6 +260,18 @@ impl Stopped {
         TestServer { server, at_rest: self }
     }
 
+    /// Starts a node on the same data.
+    pub async fn start_as_node(mut self, network: &MemoryNetwork) -> TestServer {
+        self.config.calls.room_check = false;
+        let id = NodeId::random();
+        let (engine, events) = network.node(id);
+        let (name, fingerprint) = (id.to_string(), "tests".to_owned());
+        let node = EngineNode { id, name, fingerprint, engine, events };
+        let started = Server::start_as_node(self.config.clone(), SettingOrigins::new(), node);
+        let server = Box::pin(started).await.unwrap();
+        TestServer { server, at_rest: self }
+    }
+
     /// Starts a server that must fail.
     pub async fn fail_with(&self, edit: impl FnOnce(&mut Config)) -> StartError {
         let mut config = self.config.clone();

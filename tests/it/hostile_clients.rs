@@ -510,6 +510,7 @@ fn wall_clock_is_read_only_where_allowed() {
         "admin/tokens.rs",
         "admin/revocations.rs",
         "server/mint.rs",
+        "server/cluster.rs",
         "server/resources.rs",
         "ws/lease.rs",
         "login/mod.rs",

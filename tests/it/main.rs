@@ -22,6 +22,8 @@ mod cluster;
 mod cluster_media;
 mod cluster_operators;
 mod cluster_processes;
+mod cluster_requests;
+mod cluster_settings;
 mod conformance;
 mod console;
 mod crash;

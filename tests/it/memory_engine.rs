@@ -51,6 +51,11 @@ impl MemoryNetwork {
         (MemoryEngine { network: self.clone(), node }, events)
     }
 
+    /// True if somebody listens at a node's address.
+    pub fn listens(&self, node: NodeId) -> bool {
+        self.shared().nodes.get(&node).is_some_and(|events| !events.is_closed())
+    }
+
     /// Stores and answers nothing, or does again. Messages pass.
     pub fn be_silent(&self, is_silent: bool) {
         self.shared().is_silent = is_silent;

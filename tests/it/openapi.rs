@@ -26,8 +26,9 @@ use crate::peer::{LAYERED_CAMERA, MICROPHONE};
 use crate::webhook::{Reply, Webhook};
 
 /// Properties that are missing, or null, in the answers of this test.
-const UNSEEN: [(&str, &str); 4] = [
+const UNSEEN: [(&str, &str); 5] = [
     ("Setting.origin", "needs a server that is started by its command line"),
+    ("RoomList.silentNodes", "needs a node that does not answer"),
     ("SilentRoom.error", "needs a room that does not answer"),
     ("SilentRoom.room", "needs a room that does not answer"),
     ("Session.estimate_bits", "needs a congested network"),

@@ -96,7 +96,7 @@ impl Names {
         let Self { prefix, shards } = self;
         let max_age = match kind {
             SubjectKind::Room => ROOM_AGE,
-            SubjectKind::Object => Duration::ZERO,
+            SubjectKind::Object | SubjectKind::Setting => Duration::ZERO,
         };
         StreamConfig {
             name: self.stream(kind, shard),

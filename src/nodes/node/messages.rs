@@ -24,6 +24,18 @@ impl<E: Engine> NodeTask<E> {
             });
             return;
         }
+        if let (Ok(NodeMessage::Request { body }), true) =
+            (NodeMessage::decode(message), self.cluster.is_member(from))
+        {
+            let (cluster, body) = (self.cluster.clone(), message.slice_ref(body));
+            self.calls.spawn(async move {
+                let answer = cluster.answer(body).await;
+                if let Some(reply) = reply {
+                    cluster.engine().reply(reply, answer).await;
+                }
+            });
+            return;
+        }
         if let Some(reply) = reply {
             let engine = self.cluster.engine().clone();
             let answer = match NodeMessage::decode(message) {
@@ -40,7 +52,12 @@ impl<E: Engine> NodeTask<E> {
             return Metrics::count(&metrics.drops, "message_of_stranger");
         }
         let (name, body) = match NodeMessage::decode(message) {
-            Ok(NodeMessage::Probe | NodeMessage::MediaCall(_) | NodeMessage::MediaOf(_)) => return,
+            Ok(
+                NodeMessage::Probe
+                | NodeMessage::Request { .. }
+                | NodeMessage::MediaCall(_)
+                | NodeMessage::MediaOf(_),
+            ) => return,
             Ok(NodeMessage::Subject { name, body }) => (name, body),
             Ok(NodeMessage::MediaPlaces { name, body }) => {
                 return match (RoomName::parse(name), RoomPlaces::decode(body)) {
@@ -52,7 +69,7 @@ impl<E: Engine> NodeTask<E> {
         };
         let Ok(name) = RoomName::parse(name) else { return };
         let body = message.slice_ref(body);
-        let room = self.cluster.inner.rooms.get(&name).map(|room| room.clone());
+        let room = self.cluster.inner.rooms.get(&name).map(|room| room.messages.clone());
         match room {
             Some(room) => {
                 if room.try_send(PeerBytes { from, message: body }).is_err() {

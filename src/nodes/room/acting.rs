@@ -36,6 +36,7 @@ impl<E: Engine> RoomTask<E> {
         if is_owner != self.is_owner {
             self.is_owner = is_owner;
             self.cluster.count_owned(is_owner);
+            self.cluster.set_owned(&self.name, is_owner);
             self.count_change(is_owner);
             let event = if is_owner { "roomOwned" } else { "roomGivenUp" };
             info!(event, room = self.name.as_str(), epoch = self.replica.journal().epoch());
@@ -43,7 +44,9 @@ impl<E: Engine> RoomTask<E> {
         if !is_owner {
             self.agents = AgentJobs::default();
             self.operators.clear();
+            self.posts.clear();
         }
+        self.answer_posts();
         if self.replica.is_settled() {
             self.takeover.permit = None;
         }
@@ -52,6 +55,14 @@ impl<E: Engine> RoomTask<E> {
             self.history.set(history);
         }
         self.send_away();
+    }
+
+    /// Answers those whose messages are in the journal: nobody is told of one that the next owner would not know.
+    fn answer_posts(&mut self) {
+        let stored = self.replica.last_stored().unwrap_or_default();
+        while let Some((_, answer)) = self.posts.pop_front_if(|(entry, _)| *entry <= stored) {
+            let _ = answer.send(Ok(()));
+        }
     }
 
     /// Counts that the room was taken over, or lost to a node that took this one for dead.

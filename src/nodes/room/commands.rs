@@ -58,9 +58,15 @@ impl<E: Engine> RoomTask<E> {
                 self.room_input(Input::SetRules { by, change });
             }
             Command::Post { post, answer } => {
-                let admitted = room.admits_post(&post);
+                if let Err(refused) = room.admits_post(&post) {
+                    let _ = answer.send(Err(refused));
+                    return;
+                }
                 self.room_input(Input::Post(post));
-                let _ = answer.send(admitted);
+                match self.replica.last_written() {
+                    Some(entry) => self.posts.push_back((entry, answer)),
+                    None => drop(answer),
+                }
             }
             Command::MeetingOf { identity, answer } => drop(answer.send(room.meeting_of(&identity))),
             Command::AdmitsFiles { identity, answer } => drop(answer.send(room.admits_files(&identity))),

@@ -1,4 +1,4 @@
-//! The subscription of a room's task to its journal.
+//! The subscription of a task to a subject, such as a room's to its journal.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::nodes::engine::{Engine, Followed, Following, NoAnswer, Subject};
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// The entries and broadcasts of a subject, which is followed again whenever that ends.
-pub(super) struct Feed<E: Engine> {
+pub(in crate::nodes) struct Feed<E: Engine> {
     engine: E,
     subject: Subject,
     state: State<E::Following>,
@@ -24,7 +24,7 @@ enum State<F> {
 
 /// News of a feed.
 #[derive(Debug)]
-pub(super) enum News {
+pub(in crate::nodes) enum News {
     /// Everything that is stored from now on comes; what was stored before may not have come.
     Begun,
     /// An entry or a broadcast.
@@ -32,7 +32,7 @@ pub(super) enum News {
 }
 
 impl<E: Engine> Feed<E> {
-    pub(super) fn new(engine: E, subject: Subject) -> Self {
+    pub(in crate::nodes) fn new(engine: E, subject: Subject) -> Self {
         let state = State::Asking(Self::ask(&engine, subject, Duration::ZERO));
         Self { engine, subject, state }
     }
@@ -51,7 +51,7 @@ impl<E: Engine> Feed<E> {
     }
 
     /// Waits for news. None are lost if the wait is given up.
-    pub(super) async fn next(&mut self) -> News {
+    pub(in crate::nodes) async fn next(&mut self) -> News {
         loop {
             match &mut self.state {
                 State::Asking(asking) => match asking.await {

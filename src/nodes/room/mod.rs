@@ -5,10 +5,10 @@
 //! out: it asks the engine, sends to other nodes, and, where this node owns the room, does what the room wants.
 
 mod acting;
-mod asking;
+pub(super) mod asking;
 mod commands;
 mod delivering;
-mod feed;
+pub(super) mod feed;
 mod media;
 mod sending;
 
@@ -40,11 +40,12 @@ use crate::room::actor::{RoomDeps, RoomPermit};
 use crate::room::agent_jobs::AgentJobs;
 use crate::room::codec::RemoteCommand;
 use crate::room::fanout::LocalFanout;
-use crate::room::io::{Disconnection, JoinRefusal, RoomEvent};
+use crate::room::io::{CannotPost, Disconnection, JoinRefusal, RoomEvent};
 use crate::room::mailbox::{Inbox, Reply};
 use crate::room::outbox::OutboxReader;
 use crate::room::replica::messages::{Broadcast, PeerMessage};
 use crate::room::replica::{ReplicaInput, RoomReplica, Surroundings};
+use crate::room::requests::{Notice, OwnRooms, RoomAnswer, RoomListing, RoomRequest};
 use crate::room::shared::{EngineState, SharedRooms, StartedRoom};
 use crate::room::state::{Denied, RoomSettings};
 
@@ -76,6 +77,8 @@ struct RoomTask<E: Engine> {
     replies: BTreeMap<u64, Reply>,
     /// Those who wait for the result of their request, in its order.
     operators: VecDeque<oneshot::Sender<Result<(), Denied>>>,
+    /// Those whose message is written once the room's journal has this entry.
+    posts: VecDeque<(u64, oneshot::Sender<Result<(), CannotPost>>)>,
     agents: AgentJobs,
     /// The newest snapshot that was shown.
     snapshot: Option<Arc<str>>,
@@ -148,6 +151,26 @@ impl<E: Engine> SharedRooms for Cluster<E> {
     fn engine_state(&self) -> EngineState {
         self.reach().state()
     }
+
+    fn serve(&self, rooms: Arc<dyn OwnRooms>) {
+        // A node has one registry.
+        let _ = self.requests().own.set(rooms);
+    }
+
+    fn ask(&self, room: RoomName, request: RoomRequest) -> BoxFuture<'static, RoomAnswer> {
+        let cluster = self.clone();
+        Box::pin(async move { cluster.ask_room(room, request).await })
+    }
+
+    fn list(&self) -> BoxFuture<'static, RoomListing> {
+        let cluster = self.clone();
+        Box::pin(async move { cluster.list_all().await })
+    }
+
+    fn tell(&self, notice: Notice) -> BoxFuture<'static, ()> {
+        let cluster = self.clone();
+        Box::pin(async move { cluster.tell_all(notice).await })
+    }
 }
 
 impl<E: Engine> RoomTask<E> {
@@ -177,6 +200,7 @@ impl<E: Engine> RoomTask<E> {
             joining: HashMap::new(),
             replies: BTreeMap::new(),
             operators: VecDeque::new(),
+            posts: VecDeque::new(),
             agents: AgentJobs::default(),
             snapshot: None,
             deps,
@@ -199,6 +223,8 @@ impl<E: Engine> RoomTask<E> {
             () = self.deps.force.cancelled() => return,
             () = self.inbox.stop.cancelled() => return,
         }
+        // Another node may have changed them a moment ago.
+        self.deps.rulebook.refresh(&self.name).await;
         loop {
             let deadline = self.replica.deadline().map_or(self.look_at, |at| self.look_at.min(at.into()));
             tokio::select! {
@@ -244,6 +270,12 @@ impl<E: Engine> RoomTask<E> {
     /// Hands an input to the replica.
     fn input(&mut self, input: ReplicaInput) {
         let used = usize::try_from(self.deps.metrics.chat_history_bytes.get()).unwrap_or(0);
+        if self.replica.room().is_none()
+            && matches!(input, ReplicaInput::Appended { .. } | ReplicaInput::ReadLast { .. })
+        {
+            // It may be about to own the room.
+            self.replica.set_lasting_rules(self.deps.rulebook.get(&self.name));
+        }
         self.replica.set_chat_exhausted(used >= self.deps.settings.chat.all_bytes);
         let membership = self.cluster.membership();
         let surroundings = Surroundings { now: now().into_std(), at: unix_millis(), membership: &membership };

@@ -1,13 +1,11 @@
 //! Moderation and settings of rooms by whoever is not a member.
 
-use tokio::sync::oneshot;
-use tokio::time::timeout;
-
-use super::{DESCRIBE_TIMEOUT, Registry};
+use super::Registry;
 use crate::id::RoomName;
 use crate::protocol::moderation::ModerationAction;
-use crate::room::mailbox::{Command, RoomView};
+use crate::room::mailbox::RoomView;
 use crate::room::passwords::Passwords;
+use crate::room::requests::{RoomAnswer, RoomRequest};
 use crate::room::rulebook::CannotChange;
 use crate::room::rules::{RoomRules, RulesChange};
 use crate::room::state::{Denied, Moderator};
@@ -34,7 +32,7 @@ impl Registry {
         by: Moderator,
         action: ModerationAction,
     ) -> Result<(), CannotModerate> {
-        self.decide(name, |answer| Command::Moderate { by, action, answer }).await
+        self.decide(name, RoomRequest::Moderate { by, action }).await
     }
 
     /// Changes the settings of a running room, until its meeting ends.
@@ -47,7 +45,7 @@ impl Registry {
         by: Moderator,
         change: RulesChange,
     ) -> Result<(), CannotModerate> {
-        self.decide(name, |answer| Command::SetRules { by, change, answer }).await
+        self.decide(name, RoomRequest::SetRules { by, change }).await
     }
 
     /// Changes the settings of a room by its name, and those of its meeting, if one is running.
@@ -57,7 +55,7 @@ impl Registry {
     pub async fn set_lasting_rules(&self, name: &RoomName, change: RulesChange) -> Result<(), CannotChange> {
         self.inner.deps.rulebook.change(name, &change).await?;
         // Without a room there is nothing else to change; one that does not answer in time still gets it.
-        let _ = self.decide(name, |answer| Command::LastingRules { change, answer }).await;
+        let _ = self.decide(name, RoomRequest::LastingRules { change }).await;
         Ok(())
     }
 
@@ -66,15 +64,19 @@ impl Registry {
     /// # Errors
     /// [`CannotModerate`].
     pub async fn may_change_rules(&self, name: &RoomName, by: Moderator) -> Result<(), CannotModerate> {
-        self.decide(name, |answer| Command::MayChange { by, answer }).await
+        self.decide(name, RoomRequest::MayChange { by }).await
     }
 
     /// The settings of a room: those of its meeting, or those with which one would begin. What they leave to the
     /// server's settings is as there.
     pub async fn rules(&self, name: &RoomName) -> RoomRules {
         let rules = match self.describe(name).await {
-            Some(RoomView { rules, .. }) => rules,
-            None => self.inner.deps.rulebook.get(name),
+            Ok(RoomView { rules, .. }) => rules,
+            Err(_) => {
+                // Another node may have changed them a moment ago.
+                self.inner.deps.rulebook.refresh(name).await;
+                self.inner.deps.rulebook.get(name)
+            }
         };
         self.in_force(rules)
     }
@@ -99,19 +101,11 @@ impl Registry {
     }
 
     /// Asks a running room for a decision.
-    async fn decide(
-        &self,
-        name: &RoomName,
-        ask: impl FnOnce(oneshot::Sender<Result<(), Denied>>) -> Command,
-    ) -> Result<(), CannotModerate> {
-        let room = self.inner.rooms.get(name).map(|entry| entry.value().clone());
-        let room = room.ok_or(CannotModerate::NoRoom)?;
-        let (answer, result) = oneshot::channel();
-        let ask = async {
-            room.mailbox().send(ask(answer)).await.ok()?;
-            result.await.ok()
-        };
-        let result = timeout(DESCRIBE_TIMEOUT, ask).await.map_err(|_| CannotModerate::Silent)?;
-        result.ok_or(CannotModerate::NoRoom)?.map_err(CannotModerate::Denied)
+    async fn decide(&self, name: &RoomName, request: RoomRequest) -> Result<(), CannotModerate> {
+        match self.request(name, request).await {
+            RoomAnswer::Decided(result) => result.map_err(CannotModerate::Denied),
+            RoomAnswer::NotHere => Err(CannotModerate::NoRoom),
+            _ => Err(CannotModerate::Silent),
+        }
     }
 }

@@ -26,6 +26,7 @@ use self::messages::{Attach, PeerMessage};
 use self::owner::Owner;
 use self::sockets::LocalSockets;
 use super::codec::RemoteCommand;
+use super::rules::RoomRules;
 use super::state::{Room, RoomSettings};
 use crate::id::{NodeId, RoomName};
 use crate::protocol::client::ClientMessage;
@@ -108,10 +109,31 @@ impl RoomReplica {
         }
     }
 
+    /// Sets the settings with which meetings begin, if another node does not own the room then.
+    pub fn set_lasting_rules(&mut self, rules: RoomRules) {
+        self.settings.rules = rules;
+    }
+
     /// The room, if this node owns it.
     pub fn room(&self) -> Option<&Room> {
         match &self.role {
             Role::Owner(owner) => Some(owner.room()),
+            _ => None,
+        }
+    }
+
+    /// The number of the entry with the last line so far, stored or not, if this node owns the room.
+    pub fn last_written(&self) -> Option<u64> {
+        match &self.role {
+            Role::Owner(owner) => Some(owner.written()),
+            _ => None,
+        }
+    }
+
+    /// The number of the last entry that is stored, if this node owns the room.
+    pub fn last_stored(&self) -> Option<u64> {
+        match &self.role {
+            Role::Owner(owner) => Some(owner.stored()),
             _ => None,
         }
     }

@@ -72,6 +72,14 @@ impl Owner {
         &self.room
     }
 
+    pub(super) fn written(&self) -> u64 {
+        self.writer.last_number()
+    }
+
+    pub(super) fn stored(&self) -> u64 {
+        self.stored
+    }
+
     pub(super) fn writer_mut(&mut self) -> &mut JournalWriter<RoomState> {
         &mut self.writer
     }

@@ -4,6 +4,8 @@ mod denied;
 
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
+
 pub use self::denied::Denied;
 use super::Room;
 use crate::config::ModeratorDefault;
@@ -17,7 +19,8 @@ use crate::room::rules::RulesChange;
 use crate::store::saved::Persist;
 
 /// Whoever asks for an action.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Moderator {
     /// A member.
     Member(UserId),

@@ -32,6 +32,8 @@ export const rooms = {
     const list = new List('No room is running.', (room) => room.room, roomRow);
     /** @type {RoomRow[]} */
     let all = [];
+    /** Nodes that did not answer. @type {string[]} */
+    let silent = [];
     const show = () => {
       const wanted = filter.value.toLowerCase();
       const found = all.filter((room) => room.room.toLowerCase().includes(wanted));
@@ -39,14 +41,16 @@ export const rooms = {
       list.show(found.slice(0, MAX_ROWS));
       const members = all.reduce((sum, room) => sum + (room.members ?? 0), 0);
       const more = found.length > MAX_ROWS ? `, the ${MAX_ROWS} largest are shown` : '';
-      setText(count, `${counted(all.length, 'room')}, ${counted(members, 'member')}${more}`);
+      setText(count, `${counted(all.length, 'room')}, ${counted(members, 'member')}${more}${silent.map((node) => `, no answer from ${node}`).join('')}`);
     };
     filter.addEventListener('input', show);
     /** @type {List<{ room: string, settings: RoomSettings }, ReturnType<typeof settingsRow>>} */
     const lasting = new List('No room has settings of its own.', ({ room }) => room, settingsRow);
     place.append(head('Rooms', count), filter, section('Running', list.element), section('With settings of their own', lasting.element));
     void repeat(signal, PAUSE, async () => {
-      all = (await get('/admin/rooms', signal)).rooms;
+      const found = await get('/admin/rooms', signal);
+      all = found.rooms;
+      silent = found.silentNodes ?? [];
       show();
       lasting.show((await get('/admin/room-settings', signal)).rooms.slice(0, MAX_ROWS));
     });

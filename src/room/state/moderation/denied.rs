@@ -1,7 +1,9 @@
 //! Reasons for denying an action of a moderator.
 
+use serde::{Deserialize, Serialize};
+
 /// Reason for not carrying out an action. The sentence goes to whoever asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum Denied {
     /// The member is no moderator.
     #[error("you may not moderate this room")]

@@ -31,7 +31,6 @@ use crate::admin::{self, Operators};
 use crate::ai::AiHandle;
 use crate::assistant::AssistantHandle;
 use crate::auth::peer::TrustedProxies;
-use crate::auth::token::SigningKey;
 use crate::clock::now;
 use crate::config::{Config, SettingOrigins};
 use crate::http::context::HttpContext;
@@ -156,7 +155,7 @@ impl Server {
             let others = node.as_ref().map(|node| node.media.clone());
             let mut clients = Clients::new(&config, &resources, others).await?;
             let node = clients.share(&resources, node).await;
-            Ok((clients, node))
+            Ok((clients, cluster::carry_over(node, &resources).await?))
         };
         match opened.await {
             Ok((clients, node)) => Ok(Self::run_with(config, &origins, resources, clients, node)),
@@ -219,7 +218,7 @@ impl Server {
             objects.as_ref().map(|objects| objects.store.objects()),
             stopping.clone(),
         );
-        let identities = identities(&config, SigningKey::new(data_dir.signing_key()), access, tokens);
+        let identities = identities(&config, &data_dir, access, tokens);
         let http = Arc::new(HttpContext::new(&config, identities, metrics.clone()));
         let logins = Rate::per_minute(config.limits.logins_per_minute_per_network);
         let login = login.map(|login| Arc::new(login.start(http.clone(), logins)));

@@ -41,13 +41,27 @@ struct TokenEnvelope<T> {
 pub struct SigningKey {
     encoding: EncodingKey,
     decoding: DecodingKey,
+    /// A key that signed before, whose tokens are still valid.
+    former: Option<DecodingKey>,
 }
 
 impl SigningKey {
     /// Takes 64 random bytes.
     pub fn new(key: &SecretSlice<u8>) -> Self {
         let key = key.expose_secret();
-        Self { encoding: EncodingKey::from_secret(key), decoding: DecodingKey::from_secret(key) }
+        let (encoding, decoding) = (EncodingKey::from_secret(key), DecodingKey::from_secret(key));
+        Self { encoding, decoding, former: None }
+    }
+
+    /// The same key, which accepts what another one signed as well.
+    #[must_use]
+    pub fn accepting(self, former: Option<&SecretSlice<u8>>) -> Self {
+        let former = former.map(|key| DecodingKey::from_secret(key.expose_secret()));
+        Self { former, ..self }
+    }
+
+    fn decoding(&self) -> impl Iterator<Item = &DecodingKey> {
+        std::iter::once(&self.decoding).chain(&self.former)
     }
 
     /// Signs a token that is valid from `now` for the kind's lifetime.
@@ -73,7 +87,8 @@ impl SigningKey {
         rules.set_required_spec_claims(&["aud", "exp"]);
         // The library would read the clock itself.
         rules.validate_exp = false;
-        let token = jsonwebtoken::decode::<TokenEnvelope<T>>(token, &self.decoding, &rules).ok()?;
+        let decode = |key| jsonwebtoken::decode::<TokenEnvelope<T>>(token, key, &rules).ok();
+        let token = self.decoding().find_map(decode)?;
         let TokenEnvelope { iat, exp, claims, .. } = token.claims;
         let issued_at = UNIX_EPOCH.checked_add(Duration::from_secs(iat))?;
         (seconds(now) < exp).then_some(Verified { claims, issued_at })
@@ -95,7 +110,8 @@ impl SigningKey {
     /// True if `signature` is that of [`Self::sign_text`]; compares in constant time.
     pub fn verify_text(&self, purpose: &'static str, message: &str, signature: &str) -> bool {
         let message = detached(purpose, message);
-        jsonwebtoken::crypto::verify(signature, &message, &self.decoding, Algorithm::HS256).unwrap_or(false)
+        let verify = |key| jsonwebtoken::crypto::verify(signature, &message, key, Algorithm::HS256);
+        self.decoding().any(|key| verify(key).unwrap_or(false))
     }
 }
 

@@ -124,10 +124,22 @@ pub enum Written<S: State> {
 impl<S: State> JournalWriter<S> {
     /// A writer that claims a subject after the last of its `records`, which are all that there are.
     pub fn claim(now: Instant, subject: Arc<str>, node: NodeId, records: Vec<Record<S>>) -> Self {
+        Self::claim_with(now, subject, node, records, Vec::new())
+    }
+
+    /// The same with further lines in the entry of the claim, so that nobody sees the one without the others.
+    pub fn claim_with(
+        now: Instant,
+        subject: Arc<str>,
+        node: NodeId,
+        records: Vec<Record<S>>,
+        lines: Vec<Line<S>>,
+    ) -> Self {
         let journal = Journal::read_back(&records);
         let from = journal.position().map(|(_, by, _)| by);
         let epoch = journal.epoch() + 1;
-        let claim = Entry::claim(subject.clone(), node, epoch, from);
+        let mut claim = Entry::claim(subject.clone(), node, epoch, from);
+        claim.lines.extend(lines);
         Self {
             subject,
             node,

@@ -4,6 +4,7 @@
 //! through an [`engine`], which is NATS with JetStream ([`nats`]). The pure parts are `satsuma-cluster` and
 //! [`room::replica`](crate::room::replica); nothing of this runs on a single node.
 
+pub mod carry;
 pub mod engine;
 mod local_rooms;
 mod media;

@@ -674,6 +674,7 @@ pub(crate) mod tests {
             members: Vec::new(),
             departed: Vec::new(),
             unconfirmed: Vec::new(),
+            journal: None,
         };
         let all_saved = (0..3).map(saved).collect();
         let TestRegistry { registry, .. } =
@@ -838,6 +839,7 @@ pub(crate) mod tests {
             members: Vec::new(),
             departed: Vec::new(),
             unconfirmed: Vec::new(),
+            journal: None,
         };
         let TestRegistry { registry, .. } =
             test_registry_with(Duration::from_secs(15), 10, calls, vec![saved]).await;

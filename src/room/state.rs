@@ -975,6 +975,7 @@ mod tests {
                 members: Vec::new(),
                 departed: Vec::new(),
                 unconfirmed: Vec::new(),
+                journal: None,
             };
             Room::restore(settings(), now, &saved).deadline().unwrap().0
         });
@@ -1125,6 +1126,7 @@ mod tests {
             members: room.members.iter().map(|(user, member)| member.saved(user)).collect(),
             departed: Vec::new(),
             unconfirmed: Vec::new(),
+            journal: None,
         };
         let mut room = Room::restore(settings(), now, &saved);
         assert_eq!(room.ai.state().controlling_user.as_deref(), Some("a"));
@@ -1159,6 +1161,7 @@ mod tests {
             members: vec![member("a", true), member("b", false), broken],
             departed: vec![(user("d"), IdentityId::new("D"))],
             unconfirmed: Vec::new(),
+            journal: None,
         };
         let mut room = Room::restore(settings(), now, &saved);
         assert_eq!(room.members().count(), 2);

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
+use super::resources::Resources;
 use super::{StartError, own};
 use crate::admin::revocations::{self, InForce};
 use crate::clock::wall_clock;
@@ -18,6 +19,7 @@ use crate::media_api::checking::CheckedCalls;
 use crate::media_api::nodes::MediaNodes;
 use crate::media_api::passed::PassedCalls;
 use crate::metrics::Metrics;
+use crate::nodes::carry::{self, CarryError};
 use crate::nodes::engine::{Engine, EngineEvent};
 use crate::nodes::nats::NatsEngine;
 use crate::nodes::newcomer::{Introduced, listen};
@@ -27,7 +29,9 @@ use crate::nodes::status::ClusterView;
 use crate::room::rulebook::Rulebook;
 use crate::room::shared::SharedRooms;
 use crate::room::shared_settings::{OwnSettings, SharedSetting, SharedSettings};
+use crate::store::StoreHandle;
 use crate::store::revocations::{StoredRevocation, StoredRevocations};
+use crate::store::saved::SavedRoom;
 
 /// The engine of a cluster, as the node sees it that this server is to be.
 #[derive(Debug)]
@@ -55,12 +59,17 @@ pub(super) struct NodeParts {
     pub(super) settings: Arc<dyn SharedSettings>,
     /// Those that there were.
     known: Vec<SharedSetting>,
+    carry_over: CarryOver,
     task: NodeRun,
     follow: Box<dyn FnOnce(Arc<dyn OwnSettings>) -> BoxFuture<'static, ()> + Send>,
 }
 
 /// Runs the node's task, which answers calls of other nodes about media sessions here, until it is stopped.
 type NodeRun = Box<dyn FnOnce(Option<Arc<PassedCalls>>, CancellationToken) -> BoxFuture<'static, ()> + Send>;
+
+/// Writes rooms that this server stored as a single node into their journals, the first time that it is called.
+type CarryOver =
+    Option<Box<dyn FnOnce(StoreHandle, Vec<SavedRoom>) -> BoxFuture<'static, Result<(), CarryError>> + Send>>;
 
 /// Makes the node once there are metrics.
 pub(super) type MakeNode = Box<dyn FnOnce(Arc<Metrics>) -> NodeParts + Send>;
@@ -93,6 +102,10 @@ impl<E: Engine> EngineNode<E> {
         let known = settings.all().await?;
         let followed = settings.clone();
         let make: MakeNode = Box::new(move |metrics| {
+            let carrier = engine.clone();
+            let carry_over: CarryOver = Some(Box::new(move |store, rooms| {
+                Box::pin(async move { carry::carry_over(&carrier, id, &store, rooms).await })
+            }));
             let identity = NodeIdentity { node: id, name, fingerprint };
             let (cluster, task) = Cluster::new(identity, engine, introduced, metrics);
             let cluster = Arc::new(cluster);
@@ -105,7 +118,7 @@ impl<E: Engine> EngineNode<E> {
                 })
             };
             let (rooms, view) = (cluster.clone(), cluster.clone());
-            NodeParts { id, rooms, view, media: cluster, settings, known, task, follow }
+            NodeParts { id, rooms, view, media: cluster, settings, known, carry_over, task, follow }
         });
         Ok(make)
     }
@@ -149,6 +162,22 @@ pub(super) async fn connect(
     let fingerprint = config.cluster.shared_secret()?.map(|secret| secret.fingerprint(&[]));
     let fingerprint = fingerprint.unwrap_or_default();
     Ok(Some(EngineNode { id, name, fingerprint, engine, events }.introduce().await?))
+}
+
+/// Writes the rooms that this server stored as a single node into their journals. It is the last that may fail: after it a
+/// single node would not find them.
+///
+/// # Errors
+/// [`CarryError`]; the rooms are still stored.
+pub(super) async fn carry_over(
+    node: Option<NodeParts>,
+    resources: &Resources,
+) -> Result<Option<NodeParts>, CarryError> {
+    let Some(mut node) = node else { return Ok(None) };
+    if let Some(carry_over) = node.carry_over.take() {
+        carry_over(resources.store.handle(), resources.kept.clone()).await?;
+    }
+    Ok(Some(node))
 }
 
 /// The calls of other nodes about media sessions here.

@@ -8,6 +8,7 @@ use crate::config::KeyFileError;
 use crate::delivery::webhook::InvalidWebhook;
 use crate::events::webhook::WebhookError;
 use crate::login::LoginError;
+use crate::nodes::carry::CarryError;
 use crate::nodes::nats::NatsError;
 use crate::nodes::newcomer::OtherSecret;
 use crate::orange::manifest::InvalidBuild;
@@ -93,6 +94,9 @@ pub enum StartError {
     /// The other nodes share another secret.
     #[error(transparent)]
     OtherSecret(#[from] OtherSecret),
+    /// The stored rooms are not in their journals.
+    #[error(transparent)]
+    CarryOver(#[from] CarryError),
 }
 
 /// The advice for an address that cannot be listened on.

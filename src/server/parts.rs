@@ -10,6 +10,7 @@ use crate::config::{Config, LimitsConfig, ModeratorDefault};
 use crate::http::listener::HttpLimits;
 use crate::limit::Rate;
 use crate::reports::retention::Retention;
+use crate::store::data_dir::DataDir;
 
 /// The addresses of a server's listeners, with the actual ports if 0 was configured.
 #[derive(Clone, Copy, Debug)]
@@ -22,10 +23,11 @@ pub struct Addresses {
 
 pub(super) fn identities(
     config: &Config,
-    key: SigningKey,
+    data_dir: &DataDir,
     access: Option<AccessHandle>,
     tokens: Option<AccessTokens>,
 ) -> Identities {
+    let key = SigningKey::new(data_dir.signing_key()).accepting(data_dir.former_key());
     let identities = Identities::new(key, config.identity.proxy_header.0.clone(), access);
     let identities = identities
         .with_tokens(tokens, config.auth.rooms, config.auth.create)

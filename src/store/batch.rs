@@ -8,7 +8,7 @@ use crate::id::{IdentityId, MeetingId, RoomName, UserId};
 use crate::store::chat::ChatChanges;
 use crate::store::ended::EndedMeeting;
 use crate::store::owner::{FencedWrite, OwnerEpoch};
-use crate::store::saved::{Persist, SavedMember};
+use crate::store::saved::{JournalPlace, Persist, SavedMember};
 
 /// The changes that are not written yet, merged by key: the newest value of each wins.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +35,7 @@ impl WriteBatch {
                 && (changes.ai.is_none() || known.ai.is_some())
                 && (changes.moderation.is_none() || known.moderation.is_some())
                 && (changes.watch.is_none() || known.watch.is_some())
+                && (changes.journal.is_none() || known.journal.is_some())
                 && changes.chat.adds_nothing()
                 && (changes.ended_for.is_none() || known.ended_for.is_some())
                 && (changes.unconfirmed.is_none() || known.unconfirmed.is_some())
@@ -86,6 +87,7 @@ pub(super) struct Changes {
     pub(super) ai: Option<Arc<str>>,
     pub(super) moderation: Option<Arc<str>>,
     pub(super) watch: Option<Arc<str>>,
+    pub(super) journal: Option<JournalPlace>,
     pub(super) chat: ChatChanges,
     /// New values, or none for a removed member.
     pub(super) members: BTreeMap<UserId, Option<SavedMember>>,
@@ -141,6 +143,8 @@ impl Changes {
             }
             Persist::ChatForgotten { first } => Self { chat: ChatChanges::forgotten(first), ..new },
             Persist::MeetingEnded => Self { row: row(Life::Ended, 0), clears: true, ..new },
+            Persist::MovedAway => Self { clears: true, ..new },
+            Persist::Journal(place) => Self { journal: Some(place), ..new },
         }
     }
 
@@ -167,7 +171,7 @@ impl Changes {
 
     /// True if the meeting has ended once this is written.
     pub(super) fn ends(&self) -> bool {
-        self.row.as_ref().is_some_and(|row| row.life != Life::Running)
+        self.clears || self.row.as_ref().is_some_and(|row| row.life != Life::Running)
     }
 
     fn keys(&self) -> usize {
@@ -176,6 +180,7 @@ impl Changes {
             self.ai.is_some(),
             self.moderation.is_some(),
             self.watch.is_some(),
+            self.journal.is_some(),
             self.unconfirmed.is_some(),
             self.ended_for.is_some(),
         ];
@@ -193,7 +198,8 @@ impl Changes {
         if newer.clears {
             *self = Self {
                 epoch: self.epoch,
-                row: self.row.take(),
+                // A meeting that goes on elsewhere needs no row.
+                row: self.row.take().filter(|_| newer.row.is_some()),
                 clears: true,
                 ended_for: self.ended_for.take(),
                 ..Self::default()
@@ -206,6 +212,7 @@ impl Changes {
         self.members.extend(newer.members);
         self.departed.extend(newer.departed);
         self.watch = newer.watch.or_else(|| self.watch.take());
+        self.journal = newer.journal.or_else(|| self.journal.take());
         self.chat.then(newer.chat);
         self.ai = newer.ai.or_else(|| self.ai.take());
         self.moderation = newer.moderation.or_else(|| self.moderation.take());

@@ -1,18 +1,18 @@
 //! The data directory: its path, its exclusive lock, and the secrets in it.
 
+mod secret;
+
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use base64::Engine;
-use base64::engine::GeneralPurpose;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use secrecy::zeroize::Zeroizing;
 use secrecy::{SecretSlice, SecretString};
-use subtle::ConstantTimeEq;
 
+use self::secret::SecretFile;
 use crate::config::SharedSecret;
 
 const LOCK: &str = "satsuma.lock";
@@ -31,6 +31,8 @@ const SIGNING_KEY: SecretFile = SecretFile {
     form: "64 random bytes as base64",
     loss: "everybody is then asked for their name again",
 };
+/// The key of the nodes of which this was one, so that a single node knows everybody as well.
+const CLUSTER_KEY: SecretFile = SecretFile { name: "cluster.key", ..SIGNING_KEY };
 const OPERATOR_TOKEN: SecretFile = SecretFile {
     name: OPERATOR_TOKEN_FILE,
     encoding: &BASE64_URL_SAFE_NO_PAD,
@@ -43,6 +45,7 @@ const OPERATOR_TOKEN: SecretFile = SecretFile {
 pub struct DataDir {
     path: PathBuf,
     signing_key: SecretSlice<u8>,
+    former_key: Option<SecretSlice<u8>>,
     operator_token: SecretString,
     /// The lock ends when this is closed, also by `kill -9`.
     _lock: File,
@@ -76,13 +79,17 @@ impl DataDir {
         let lock = lock(path, access)?;
         let (signing_key, _) = SIGNING_KEY.read_or_make(path, access)?;
         let (_, mut operator_token) = OPERATOR_TOKEN.read_or_make(path, access)?;
+        let mut former_key = CLUSTER_KEY.find(path, access)?.map(|key| key.to_vec().into());
         if let Some(shared) = shared {
+            CLUSTER_KEY.keep(path, access, former_key.as_ref(), &shared.signing_key())?;
+            former_key = Some(signing_key.to_vec().into());
             operator_token = OPERATOR_TOKEN.replace(path, access, operator_token, shared.operator_token())?;
         }
         make_database(path, DATABASE, access)?;
         Ok(Self {
             path: path.to_owned(),
             signing_key: shared.map_or_else(|| signing_key.to_vec().into(), SharedSecret::signing_key),
+            former_key,
             operator_token: operator_token.as_str().into(),
             _lock: lock,
         })
@@ -96,6 +103,11 @@ impl DataDir {
     /// The 64 bytes that cookies are signed with.
     pub fn signing_key(&self) -> &SecretSlice<u8> {
         &self.signing_key
+    }
+
+    /// The key that signed cookies when this was a single node, or a node of several, and is not any more.
+    pub fn former_key(&self) -> Option<&SecretSlice<u8>> {
+        self.former_key.as_ref()
     }
 
     /// The token that operators show at `/admin`.
@@ -320,71 +332,6 @@ fn make_database(directory: &Path, name: &str, access: DirAccess) -> Result<(), 
         }
     }
     Ok(())
-}
-
-/// A kind of secret file.
-struct SecretFile {
-    name: &'static str,
-    encoding: &'static GeneralPurpose,
-    bytes: usize,
-    form: &'static str,
-    loss: &'static str,
-}
-
-/// A secret as bytes and as the text that stands for them.
-type Secret = (Zeroizing<Vec<u8>>, Zeroizing<String>);
-
-impl SecretFile {
-    fn read_or_make(&self, directory: &Path, access: DirAccess) -> Result<Secret, DataDirError> {
-        let path = directory.join(self.name);
-        match File::open(&path) {
-            Ok(file) => self.read(file, &path, access),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.make(directory, &path, access),
-            Err(error) => Err(DataDirError::io("read", &path, error)),
-        }
-    }
-
-    fn read(&self, file: File, path: &Path, access: DirAccess) -> Result<Secret, DataDirError> {
-        access.close(&file, path)?;
-        let mut raw = Zeroizing::new(Vec::with_capacity(128));
-        file.take(MAX_SECRET_BYTES)
-            .read_to_end(&mut raw)
-            .map_err(|error| DataDirError::io("read", path, error))?;
-        let text = Zeroizing::new(String::from_utf8_lossy(raw.trim_ascii()).into_owned());
-        let decoded = Zeroizing::new(self.encoding.decode(text.as_str()).unwrap_or_default());
-        if decoded.len() != self.bytes {
-            let path = path.to_owned();
-            return Err(DataDirError::Malformed { path, form: self.form, loss: self.loss });
-        }
-        Ok((decoded, text))
-    }
-
-    /// Replaces the text of a secret, if it is another one.
-    fn replace(
-        &self,
-        directory: &Path,
-        access: DirAccess,
-        old: Zeroizing<String>,
-        new: Zeroizing<String>,
-    ) -> Result<Zeroizing<String>, DataDirError> {
-        if bool::from(old.as_bytes().ct_eq(new.as_bytes())) {
-            return Ok(old);
-        }
-        write_whole(directory, self.name, new.as_bytes(), access)
-            .map_err(|error| DataDirError::io("replace", &directory.join(self.name), error))?;
-        Ok(new)
-    }
-
-    /// Writes a new secret so that a crash leaves either all of it or nothing.
-    fn make(&self, directory: &Path, path: &Path, access: DirAccess) -> Result<Secret, DataDirError> {
-        let mut bytes = Zeroizing::new(vec![0; self.bytes]);
-        getrandom::fill(&mut bytes)
-            .map_err(|source| DataDirError::Random { path: path.to_owned(), source })?;
-        let text = Zeroizing::new(self.encoding.encode(bytes.as_slice()));
-        write_whole(directory, self.name, text.as_bytes(), access)
-            .map_err(|error| DataDirError::io("create", path, error))?;
-        Ok((bytes, text))
-    }
 }
 
 /// Reads a private file of the data directory, of at most `most` bytes; `None` if there is none.

@@ -10,7 +10,7 @@ use sqlx::{QueryBuilder, Row, Sqlite};
 
 use crate::id::{IdentityId, MeetingId, RoomName, UserId};
 use crate::store::chat;
-use crate::store::saved::{SavedMember, SavedRoom};
+use crate::store::saved::{JournalPlace, SavedMember, SavedRoom};
 use crate::store::sql::{forget, rfc3339};
 
 /// Loads all rooms, or the rooms of one name; `now` is when meetings that cannot go on are ended.
@@ -20,7 +20,7 @@ pub(super) async fn load(
     now: SystemTime,
 ) -> Result<Vec<SavedRoom>, sqlx::Error> {
     let mut select = QueryBuilder::new(
-        r#"SELECT meeting_id, room, ai, moderation, watch FROM kept_rooms LEFT JOIN "Meetings" ON id = meeting_id"#,
+        r#"SELECT meeting_id, room, ai, moderation, watch, journal FROM kept_rooms LEFT JOIN "Meetings" ON id = meeting_id"#,
     );
     if let Some(name) = name {
         select.push(" WHERE room = ").push_bind(name.to_string());
@@ -95,6 +95,7 @@ fn saved_room(row: &SqliteRow) -> Result<SavedRoom, Unreadable> {
     let ai: Option<String> = row.try_get("ai")?;
     let moderation: Option<String> = row.try_get("moderation")?;
     let watch: Option<String> = row.try_get("watch")?;
+    let journal: Option<String> = row.try_get("journal")?;
     Ok(SavedRoom {
         room: RoomName::parse(&text(row, "room")?)?,
         meeting: MeetingId::parse(&text(row, "meeting_id")?)?,
@@ -106,6 +107,7 @@ fn saved_room(row: &SqliteRow) -> Result<SavedRoom, Unreadable> {
         members: Vec::new(),
         departed: Vec::new(),
         unconfirmed: Vec::new(),
+        journal: journal.as_deref().and_then(JournalPlace::parse),
     })
 }
 

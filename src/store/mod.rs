@@ -454,6 +454,7 @@ mod tests {
             ],
             departed: ["c", "e"].map(|id| (user(id), IdentityId::new(format!("cookie:{id}")))).into(),
             unconfirmed: events,
+            journal: None,
         };
         assert_eq!(rooms, [saved]);
         assert_eq!(store.handle().health(), StoreHealth::Healthy);
@@ -946,6 +947,7 @@ mod tests {
             members: vec![member("a", r#"{"id":"a"}"#)],
             departed: vec![(user("c"), identity)],
             unconfirmed: vec![(user("a"), "{}".into())],
+            journal: None,
         };
         let handle = store.handle();
         let load = |room: &str| handle.load(RoomName::parse(room).unwrap());

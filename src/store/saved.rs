@@ -1,8 +1,9 @@
 //! Rooms and their changes in persistent form, as plain data.
 
+use std::fmt;
 use std::sync::Arc;
 
-use crate::id::{IdentityId, MeetingId, RoomName, UserId};
+use crate::id::{IdentityId, MeetingId, NodeId, RoomName, UserId};
 
 /// A change of the persistent state.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,6 +65,10 @@ pub enum Persist {
     },
     /// The meeting ended, and with it all memberships.
     MeetingEnded,
+    /// The meeting goes on elsewhere: nothing is stored here that would bring the room back.
+    MovedAway,
+    /// The room is stored as its journal had it at this place.
+    Journal(JournalPlace),
 }
 
 /// A member in persistent form.
@@ -100,4 +105,52 @@ pub struct SavedRoom {
     pub departed: Vec<(UserId, IdentityId)>,
     /// Events that members had not acknowledged when the server stopped, in order.
     pub unconfirmed: Vec<(UserId, Arc<str>)>,
+    /// The place in the room's journal from which this was taken, or to which it is being carried over, if the room was
+    /// one that several nodes share.
+    pub journal: Option<JournalPlace>,
+}
+
+/// The place of an entry in a room's journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JournalPlace {
+    /// The epoch of the room's owner.
+    pub epoch: u64,
+    /// The owner.
+    pub by: NodeId,
+    /// The number of the entry among those of this owner and epoch.
+    pub number: u64,
+}
+
+impl JournalPlace {
+    /// Parses the [`fmt::Display`] form.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split(':');
+        let mut part = || parts.next();
+        let (epoch, by, number) = (part()?, part()?, part()?);
+        let by = NodeId::new(u32::from_str_radix(by, 16).ok()?);
+        let place = Self { epoch: epoch.parse().ok()?, by, number: number.parse().ok()? };
+        part().is_none().then_some(place)
+    }
+}
+
+/// For example `3:00a1b2c3:41`.
+impl fmt::Display for JournalPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.epoch, self.by, self.number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn place_is_read_as_it_is_written() {
+        let place = JournalPlace { epoch: 3, by: NodeId::new(0xa1_b2c3), number: 41 };
+        assert_eq!(place.to_string(), "3:00a1b2c3:41");
+        assert_eq!(JournalPlace::parse("3:00a1b2c3:41"), Some(place));
+        for bad in ["", "3", "3:x:1", "3:1", "3:1:2:", "-1:1:1"] {
+            assert_eq!(JournalPlace::parse(bad), None, "{bad}");
+        }
+    }
 }

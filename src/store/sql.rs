@@ -271,6 +271,10 @@ async fn write_meetings(db: &mut SqliteConnection, batch: &WriteBatch) -> Result
             let update = sqlx::query("UPDATE kept_rooms SET watch = $1 WHERE meeting_id = $2");
             update.bind(Arc::clone(watch)).bind(meeting.to_string()).execute(&mut *db).await?;
         }
+        if let Some(place) = &changes.journal {
+            let update = sqlx::query("UPDATE kept_rooms SET journal = $1 WHERE meeting_id = $2");
+            update.bind(place.to_string()).bind(meeting.to_string()).execute(&mut *db).await?;
+        }
         if let Some(rules) = &changes.moderation {
             let update = sqlx::query("UPDATE kept_rooms SET moderation = $1 WHERE meeting_id = $2");
             update.bind(Arc::clone(rules)).bind(meeting.to_string()).execute(&mut *db).await?;

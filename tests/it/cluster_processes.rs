@@ -138,6 +138,30 @@ async fn lone_node_finds_its_rooms_again() {
     a.stop().await;
 }
 
+/// A single server becomes a cluster of one and a single one again; everybody is who they were, although each has keys of
+/// its own for cookies.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs nats-server"]
+async fn single_server_becomes_a_node_and_back() {
+    let nodes = Nodes::new().await;
+    let data = nodes.dir.path().join("data");
+    let single = Process::start(&data, &[]).await;
+    let mut ada = Client::join(&single, "r", "Ada").await;
+    let pk = ada.pk();
+    let meeting = ada.until_state(|state| users(state) == 1).await["meetingId"].clone();
+    let mut ask = ada.ask();
+    single.stop().await;
+    for is_node in [true, false, true] {
+        let server = if is_node { nodes.start_in(&data).await } else { Process::start(&data, &[]).await };
+        let mut ada = ask.open(&server).await;
+        let state = ada.until_state(|state| !user_of(state, &pk).is_null()).await;
+        assert_eq!(state["meetingId"], meeting);
+        ask = ada.ask();
+        server.stop().await;
+        assert_eq!(ada.closed().await.0, 1012);
+    }
+}
+
 /// The engine is killed and started again: nobody is thrown out, and nothing is lost.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs nats-server"]

@@ -59,7 +59,7 @@ async fn settings_of_a_single_node_become_those_of_all() {
     let network = MemoryNetwork::default();
     let (a, _) = TestServer::node(&network, None, |_| {}).await;
     assert_eq!(settings(&a, "r").await["locked"], false);
-    let b = stopped.start_as_node(&network).await;
+    let (b, _) = stopped.start_as_node(&network).await;
     eventually("it is given to all".to_owned(), async || settings(&a, "r").await["locked"] == true).await;
     // The last word is that of all.
     assert_eq!(set(&a, "r", json!({"locked": false})).await.status, 200);

@@ -125,13 +125,7 @@ impl TestServer {
         }
         config.calls.room_check = false;
         edit(&mut config);
-        let id = NodeId::random();
-        let (engine, events) = network.node(id);
-        let (name, fingerprint) = (id.to_string(), "tests".to_owned());
-        let node = EngineNode { id, name, fingerprint, engine, events };
-        let started = Server::start_as_node(config.clone(), SettingOrigins::new(), node);
-        let server = Box::pin(started).await.unwrap();
-        (Self { server, at_rest: Stopped { dir, config } }, id)
+        Stopped { dir, config }.start_as_node(network).await
     }
 
     /// Tries to start a node with another secret than those of [`Self::node`].
@@ -260,8 +254,8 @@ impl Stopped {
         TestServer { server, at_rest: self }
     }
 
-    /// Starts a node on the same data.
-    pub async fn start_as_node(mut self, network: &MemoryNetwork) -> TestServer {
+    /// Starts a node of a cluster on the same data.
+    pub async fn start_as_node(mut self, network: &MemoryNetwork) -> (TestServer, NodeId) {
         self.config.calls.room_check = false;
         let id = NodeId::random();
         let (engine, events) = network.node(id);
@@ -269,7 +263,7 @@ impl Stopped {
         let node = EngineNode { id, name, fingerprint, engine, events };
         let started = Server::start_as_node(self.config.clone(), SettingOrigins::new(), node);
         let server = Box::pin(started).await.unwrap();
-        TestServer { server, at_rest: self }
+        (TestServer { server, at_rest: self }, id)
     }
 
     /// Starts a server that must fail.

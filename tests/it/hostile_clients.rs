@@ -518,6 +518,9 @@ fn wall_clock_is_read_only_where_allowed() {
         // A message's next attempt, its age, and `Retry-After`.
         "delivery/sender.rs",
         "delivery/webhook.rs",
+        // The stamps of meetings that go into a cluster, or come back from it.
+        "nodes/carry.rs",
+        "nodes/room/keeping.rs",
         // The times that methods of durable objects are given, and those of alarms and signatures.
         "durable/actor.rs",
         "durable/alarm.rs",

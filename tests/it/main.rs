@@ -19,6 +19,7 @@ mod chat;
 mod client;
 mod cloud;
 mod cluster;
+mod cluster_kept;
 mod cluster_media;
 mod cluster_operators;
 mod cluster_processes;

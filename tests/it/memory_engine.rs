@@ -40,6 +40,8 @@ struct Shared {
     is_silent: bool,
     lost_answers: usize,
     lost_entries: usize,
+    /// Entries to be stored before the engine falls silent, and those who wait for that.
+    silent_after: Option<(usize, oneshot::Sender<()>)>,
 }
 
 impl MemoryNetwork {
@@ -59,6 +61,13 @@ impl MemoryNetwork {
     /// Stores and answers nothing, or does again. Messages pass.
     pub fn be_silent(&self, is_silent: bool) {
         self.shared().is_silent = is_silent;
+    }
+
+    /// Stores a number of entries, and then falls silent, which the result tells.
+    pub fn be_silent_after(&self, entries: usize) -> oneshot::Receiver<()> {
+        let (sender, silent) = oneshot::channel();
+        self.shared().silent_after = Some((entries, sender));
+        silent
     }
 
     /// Cuts a node off from the engine and from all others, or ends that.
@@ -105,9 +114,17 @@ impl Shared {
         if self.answers(node).is_err() {
             return Appended::Unknown;
         }
+        if let Some((_, silent)) = self.silent_after.take_if(|(entries, _)| *entries == 0) {
+            self.is_silent = true;
+            let _ = silent.send(());
+            return Appended::Unknown;
+        }
         let journal = self.journals.entry(subject).or_default();
         if journal.last().map_or(0, |last| last.sequence) != expected {
             return Appended::Refused;
+        }
+        if let Some((entries, _)) = &mut self.silent_after {
+            *entries -= 1;
         }
         self.sequence += 1;
         let stored = StoredEntry { sequence: self.sequence, expected, bytes };

@@ -9,6 +9,7 @@ pub(super) mod asking;
 mod commands;
 mod delivering;
 pub(super) mod feed;
+mod keeping;
 mod media;
 mod sending;
 
@@ -132,8 +133,9 @@ impl<E: Engine> SharedRooms for Cluster<E> {
             let outcome = AssertUnwindSafe(task.serve()).catch_unwind().await;
             cluster.close(&task.name, &sender);
             retire();
-            if outcome.is_err() {
-                task.panicked();
+            match outcome {
+                Ok(()) => task.keep(),
+                Err(_) => task.panicked(),
             }
             if task.is_owner {
                 cluster.count_owned(false);

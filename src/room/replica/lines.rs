@@ -154,7 +154,9 @@ impl RoomLine {
     pub fn of_change(meeting: MeetingId, change: Persist) -> Option<Self> {
         Some(match change {
             Persist::MeetingStarted => Self::Meeting(meeting),
-            Persist::Peak { .. } | Persist::MeetingEnded => return None,
+            Persist::Peak { .. } | Persist::MeetingEnded | Persist::MovedAway | Persist::Journal(_) => {
+                return None;
+            }
             Persist::Member(SavedMember { user, identity, json, arrival }) => {
                 Self::Member { user, identity, json, arrival }
             }
@@ -202,7 +204,13 @@ impl RoomState {
             members: self.members.iter().map(member).collect(),
             departed: self.departed.clone(),
             unconfirmed: Vec::new(),
+            journal: None,
         })
+    }
+
+    /// True for the id of a member.
+    pub fn is_member(&self, user: &UserId) -> bool {
+        self.members.contains_key(user)
     }
 
     /// The meeting, if one runs.

@@ -8,6 +8,7 @@
 
 mod following;
 mod io;
+pub mod kept;
 pub mod lines;
 pub mod messages;
 mod owner;

@@ -259,6 +259,7 @@ mod tests {
             members: Vec::new(),
             departed: Vec::new(),
             unconfirmed: Vec::new(),
+            journal: None,
         }
     }
 

@@ -205,6 +205,7 @@ mod tests {
             members: Vec::new(),
             departed: Vec::new(),
             unconfirmed: Vec::new(),
+            journal: None,
         };
         let restored = Room::restore(watching_settings(), now, &saved);
         assert_eq!(restored.watch.video(), room.watch.video());

@@ -90,6 +90,7 @@ fn heed(effects: &[Effect], saved: &mut Option<SavedRoom>) {
                     members: Vec::new(),
                     departed: Vec::new(),
                     unconfirmed: Vec::new(),
+                    journal: None,
                 });
                 match change {
                     Persist::Member(seat) => {
@@ -116,7 +117,11 @@ fn heed(effects: &[Effect], saved: &mut Option<SavedRoom>) {
                     }
                     Persist::ChatForgotten { first } => saved.chat.retain(|(id, _)| id >= first),
                     Persist::Departed { .. } | Persist::DepartedForgotten { .. } => {}
-                    Persist::MeetingStarted | Persist::Peak { .. } | Persist::MeetingEnded => {}
+                    Persist::MeetingStarted
+                    | Persist::Peak { .. }
+                    | Persist::MeetingEnded
+                    | Persist::MovedAway
+                    | Persist::Journal(_) => {}
                 }
             }
             _ => {}

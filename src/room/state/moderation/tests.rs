@@ -295,6 +295,7 @@ fn rules_outlast_a_restart_and_end_with_the_meeting() {
         members: Vec::new(),
         departed: Vec::new(),
         unconfirmed: Vec::new(),
+        journal: None,
     };
     let settings = RoomSettings { moderators: ModeratorDefault::First, ..settings() };
     let mut restored = Room::restore(settings.clone(), now, &saved);

@@ -64,6 +64,7 @@ fn next_host_after_a_restart_is_who_came_next() {
         members,
         departed: Vec::new(),
         unconfirmed: Vec::new(),
+        journal: None,
     };
     let settings = RoomSettings { moderators: ModeratorDefault::First, ..settings() };
     let mut room = Room::restore(settings, now, &saved);

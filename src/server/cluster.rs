@@ -169,15 +169,15 @@ pub(super) async fn connect(
 ///
 /// # Errors
 /// [`CarryError`]; the rooms are still stored.
-pub(super) async fn carry_over(
-    node: Option<NodeParts>,
+pub(super) async fn carry_over<S>(
+    node: Option<(NodeParts, S)>,
     resources: &Resources,
-) -> Result<Option<NodeParts>, CarryError> {
-    let Some(mut node) = node else { return Ok(None) };
+) -> Result<Option<(NodeParts, S)>, CarryError> {
+    let Some((mut node, settings)) = node else { return Ok(None) };
     if let Some(carry_over) = node.carry_over.take() {
         carry_over(resources.store.handle(), resources.kept.clone()).await?;
     }
-    Ok(Some(node))
+    Ok(Some((node, settings)))
 }
 
 /// The calls of other nodes about media sessions here.

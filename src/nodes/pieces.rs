@@ -66,7 +66,9 @@ impl Pieces {
         if answer.len() > MAX_ANSWER {
             return Bytes::new();
         }
-        let Some(first) = answer.get(..PIECE) else { return [&[WHOLE], &*answer].concat().into() };
+        let Some(first) = answer.get(..PIECE).filter(|first| first.len() < answer.len()) else {
+            return [&[WHOLE], &*answer].concat().into();
+        };
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.last += 1;
         let (number, total) = (kept.last, u64::try_from(answer.len()).unwrap_or(u64::MAX));

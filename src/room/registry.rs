@@ -765,7 +765,8 @@ pub(crate) mod tests {
             }
         }
         let error = |why: &str| format!(r#"{{"type":"error","error":"{why}"}}"#);
-        assert_eq!(errors, [error("no JSON"), error(refused)]);
+        let coded = format!(r#"{{"type":"error","error":"{refused}","code":"ai_not_here"}}"#);
+        assert_eq!(errors, [error("no JSON"), coded]);
         // A newer connection of the member, and then none.
         let mut newer = registry.join(&room, asks(2, "a"), Encoding::Identity).await.unwrap();
         assert!(matches!(reply(&mut link, Ok(ClientMessage::Heartbeat)).await, Some(Err(_))));

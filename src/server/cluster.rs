@@ -153,8 +153,8 @@ pub(super) async fn connect(
     check(config)?;
     warn!(
         event = "clusterLimits",
-        "rooms are shared by the nodes; durable objects, files, media of the embedded server, lists of \
-         meetings and event streams know this node alone (docs/cluster.md)"
+        "rooms are shared by the nodes; durable objects, files, lists of meetings and event streams know this node alone \
+         (docs/cluster.md)"
     );
     let frame_bytes = config.limits.frame_bytes;
     let (engine, events) = NatsEngine::start(&config.cluster, id, frame_bytes, metrics.clone()).await?;

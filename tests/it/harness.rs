@@ -125,7 +125,7 @@ impl TestServer {
         }
         config.calls.room_check = false;
         edit(&mut config);
-        Stopped { dir, config }.start_as_node(network).await
+        Stopped { dir, config }.join_cluster(network).await
     }
 
     /// Tries to start a node with another secret than those of [`Self::node`].
@@ -257,6 +257,10 @@ impl Stopped {
     /// Starts a node of a cluster on the same data.
     pub async fn start_as_node(mut self, network: &MemoryNetwork) -> (TestServer, NodeId) {
         self.config.calls.room_check = false;
+        self.join_cluster(network).await
+    }
+
+    async fn join_cluster(self, network: &MemoryNetwork) -> (TestServer, NodeId) {
         let id = NodeId::random();
         let (engine, events) = network.node(id);
         let (name, fingerprint) = (id.to_string(), "tests".to_owned());

@@ -1093,7 +1093,7 @@ mod tests {
         let (mut room, now) = room_of_two();
         assert_eq!(
             seen(&room.handle(now, says(1, REQUEST))),
-            [r#"to a: {"type":"error","error":"the AI is not in this room"}"#]
+            [r#"to a: {"type":"error","error":"the AI is not in this room","code":"ai_not_here"}"#]
         );
         assert_eq!(room.deadline().unwrap().1, Reason::Tick, "nothing to show");
     }

@@ -444,7 +444,11 @@ async fn operators_list_look_and_remove() {
     let lines: Vec<_> = listed.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).collect();
     assert_eq!(lines[0], ["keys", "bytes", "version", "changed", "id"]);
     assert_eq!((lines.len(), lines[3][0], lines[3][1], lines[3][4]), (4, "2", "11", "shop:2"));
-    assert!(run(&["objects", "list", "--limit", "2"]).await.ends_with("shop:0\nthere are more; --limit lists them\n"));
+    assert!(
+        run(&["objects", "list", "--limit", "2"])
+            .await
+            .ends_with("shop:0\nthere are more; --limit lists them\n")
+    );
     let shown: Value = serde_json::from_str(&run(&["objects", "show", "odd é"]).await).unwrap();
     assert_eq!(shown["values"], json!({"k": 1}));
     assert_eq!(run(&["objects", "delete", "odd é"]).await, "odd é is removed\n");

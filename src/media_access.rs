@@ -455,7 +455,7 @@ mod tests {
         assert!(!access.may_subscribe(&identity("bob"), &session("a")));
     }
 
-    /// Who knows the id of a session of somebody's past must not bring it into another room.
+    /// An id of somebody's past session must not bring that session into another room.
     #[test]
     fn session_in_use_stays_and_a_former_one_is_nobody_elses() {
         let access = MediaAccess::new(true);

@@ -170,7 +170,7 @@ pub struct SettingsView {
 impl From<RoomRules> for SettingsView {
     fn from(rules: RoomRules) -> Self {
         let RoomRules { locked, waiting_room, chat, screens, videos, files, chat_history, password } = rules;
-        // Where a room says nothing, the registry answers for the server.
+        // The registry answers for the server in a room that says nothing.
         let (files, chat_history) = (files.unwrap_or(false), chat_history.unwrap_or(true));
         Self {
             locked,

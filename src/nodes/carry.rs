@@ -148,7 +148,7 @@ async fn has_owner<E: Engine>(engine: &E, journal: &Journal<RoomState>) -> bool 
 
 async fn read<E: Engine>(engine: &E, room: &SavedRoom) -> Result<Vec<Record<RoomState>>, CarryError> {
     let entries = engine.all(Subject::room(&room.room)).await.map_err(|_| CarryError::NoAnswer)?;
-    // What cannot be read is another release's, or another room's; it is logged, and left alone.
+    // An entry that cannot be read is another release's, or another room's; it is logged, and left alone.
     Ok(entries.iter().map_while(|entry| record(&room.room, entry)).collect())
 }
 

@@ -99,7 +99,7 @@ mod tests {
         assert_eq!(
             heard(vec![pulse(7, "theirs"), pulse(1, "ours")]).await,
             Ok(2),
-            "the stranger is the other"
+            "the foreign node is the other"
         );
     }
 }

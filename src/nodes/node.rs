@@ -40,14 +40,14 @@ const MAX_TAKEOVERS: usize = 64;
 const PRUNED_EVERY: u64 = 20;
 
 /// Maximum number of nodes with another secret that are shown.
-const MAX_STRANGERS: usize = 64;
+const MAX_FOREIGN: usize = 64;
 
 /// A node among others, as its rooms see it. Clones are the same node.
 pub struct Cluster<E> {
     pub(super) inner: Arc<Inner<E>>,
 }
 
-/// Who a node is, to the others.
+/// The identity of a node, as the others see it.
 #[derive(Clone, Debug)]
 pub struct NodeIdentity {
     /// Its id.
@@ -74,7 +74,7 @@ pub(super) struct Inner<E> {
     /// The last pulse of each other node.
     pulses: Mutex<BTreeMap<NodeId, Pulse>>,
     /// Nodes with another secret: their last pulses, and the times of these.
-    strangers: Mutex<BTreeMap<NodeId, (Pulse, Instant)>>,
+    foreign_nodes: Mutex<BTreeMap<NodeId, (Pulse, Instant)>>,
     reach: Mutex<Reach>,
     changed: watch::Sender<Changes>,
     takeovers: Arc<Semaphore>,
@@ -137,7 +137,7 @@ impl<E: Engine> Cluster<E> {
             membership: RwLock::new(Membership::new(now().into_std(), identity.node)),
             identity,
             engine,
-            strangers: Mutex::default(),
+            foreign_nodes: Mutex::default(),
             reach: Mutex::new(Reach::new(wall_clock())),
             rooms: DashMap::new(),
             media: DashMap::new(),
@@ -198,8 +198,8 @@ impl<E: Engine> Cluster<E> {
         self.inner.pulses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn strangers(&self) -> MutexGuard<'_, BTreeMap<NodeId, (Pulse, Instant)>> {
-        self.inner.strangers.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn foreign_nodes(&self) -> MutexGuard<'_, BTreeMap<NodeId, (Pulse, Instant)>> {
+        self.inner.foreign_nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn reach(&self) -> Reach {
@@ -395,17 +395,17 @@ impl<E: Engine> NodeTask<E> {
     /// Takes the pulse of a node with another secret, which takes no part.
     fn heard_stranger(&self, pulse: Pulse) {
         let now = now().into_std();
-        let mut strangers = self.cluster.strangers();
-        let is_known = strangers.contains_key(&pulse.heartbeat.node);
+        let mut foreign_nodes = self.cluster.foreign_nodes();
+        let is_known = foreign_nodes.contains_key(&pulse.heartbeat.node);
         if !is_known {
-            strangers.retain(|_, (_, heard)| now.saturating_duration_since(*heard) < REMEMBERED);
-            if strangers.len() >= MAX_STRANGERS {
+            foreign_nodes.retain(|_, (_, heard)| now.saturating_duration_since(*heard) < REMEMBERED);
+            if foreign_nodes.len() >= MAX_FOREIGN {
                 return;
             }
             let (node, name) = (pulse.heartbeat.node, &*pulse.name);
             error!(event = "otherSecret", %node, name, "a node with another secret uses this cluster's names in the engine");
         }
-        strangers.insert(pulse.heartbeat.node, (pulse, now));
+        foreign_nodes.insert(pulse.heartbeat.node, (pulse, now));
     }
 }
 

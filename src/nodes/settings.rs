@@ -163,7 +163,7 @@ async fn change<E: Engine>(engine: &E, key: &str, update: Update) -> Option<Shar
             let stored = match decoded {
                 None => None,
                 Some(Some(entry)) if entry.key == key => Some(entry.setting),
-                // What a later release wrote is not to be lost.
+                // Settings that a later release wrote are not to be lost.
                 Some(_) => {
                     sleep(PAUSE).await;
                     continue;

@@ -100,21 +100,21 @@ impl<E: Engine> Cluster<E> {
         }
     }
 
-    /// The other nodes, strangers last.
+    /// The other nodes, foreign ones last.
     pub fn nodes(&self) -> Vec<NodeStatus> {
         let now = now().into_std();
-        let strangers = self.strangers().clone();
+        let foreign_nodes = self.foreign_nodes().clone();
         let (pulses, membership) = (self.pulses(), self.membership());
         let members = pulses.iter().filter_map(|(node, pulse)| {
             let age = now.saturating_duration_since(membership.last_heard(*node)?);
             let is_alive = membership.is_alive(*node);
             Some(NodeStatus { pulse: pulse.clone(), age: Some(age), is_alive, is_member: true })
         });
-        let strangers = strangers.into_values().map(|(pulse, heard)| {
+        let foreign_nodes = foreign_nodes.into_values().map(|(pulse, heard)| {
             let age = now.saturating_duration_since(heard);
             let is_alive = age < satsuma_cluster::membership::GONE_AFTER;
             NodeStatus { pulse, age: Some(age), is_alive, is_member: false }
         });
-        members.chain(strangers).collect()
+        members.chain(foreign_nodes).collect()
     }
 }

@@ -208,7 +208,7 @@ async fn action(operator: &Operator, options: &ModerateOptions) -> Result<Modera
     })
 }
 
-/// What was done, for people.
+/// The action that was carried out, for people.
 fn said(action: &ModerationAction) -> String {
     let whom = action.target().map(|id| format!(" {}", shown(id.as_str()))).unwrap_or_default();
     match action {

@@ -1,4 +1,4 @@
-//! What a member announces of its media: whether they are on, and which tracks carry them.
+//! A member's announcements of its media: whether they are on, and which tracks carry them.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::protocol::user::{Tracks, User};
 /// a name here counts as a camera.
 const MAX_NAMES: usize = 64;
 
-/// What a member announced in its last update, before the room's rules withdrew some of it.
+/// The announcements of a member's last update, before the room's rules withdrew some of it.
 #[derive(Debug, Default)]
 pub struct Announced {
     texts: Texts,
@@ -36,7 +36,7 @@ struct VideoName {
     is_screen: bool,
 }
 
-/// What the rules of a room and its moderators make of an update.
+/// The parts of an update that the rules of a room and its moderators take back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Restraint {
     withdrawn: Kinds,

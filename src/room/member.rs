@@ -40,7 +40,7 @@ pub struct Member {
     placed: Option<MediaRights>,
 }
 
-/// What a user object says of its member, so that it need not be parsed to learn it.
+/// Facts of a user object about its member, so that it need not be parsed for them.
 #[derive(Clone, Copy, Debug, Default)]
 struct Shown {
     raised_hand: bool,

@@ -93,7 +93,7 @@ pub struct Once {
     pub digest: [u8; 32],
 }
 
-/// What a node tells the others, so that it holds at all of them. It may be lost.
+/// News of a node for the others, so that it holds at all of them. It may be lost.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Notice {

@@ -87,7 +87,7 @@ fn parts(announced: &Announced<'_>) -> Vec<Part> {
         },
         Part { name: "AI", missing: unless(has_model, model).or(announced.media.missing()) },
     ];
-    // What few people use is mentioned only where it is on.
+    // Parts that few people use are mentioned only where they are on.
     let is_on = [
         ("webhooks", !webhooks.is_empty()),
         ("assistant", assistant.url.is_some()),

@@ -141,7 +141,7 @@ struct User<'a> {
 
 impl<'a> User<'a> {
     fn new(identity: &'a Identity, by: AuthMethod, headers: &HeaderMap) -> Self {
-        // What a program sends with each request is no cookie to remove.
+        // A token that a program sends with each request is no cookie to remove.
         let sign_out = by == AuthMethod::Token && !headers.contains_key(AUTHORIZATION);
         Self { username: &identity.name, sign_out, rename: by == AuthMethod::Cookie }
     }

@@ -481,7 +481,7 @@ mod tests {
         store(&files, two, "A", "ten bytes!").await.unwrap();
         assert!(matches!(store(&files, two, "A", "x").await, Err(FileError::IdentityFull(20))));
         assert!(matches!(store(&files, two, "D", "ten bytes!").await, Err(FileError::Full)));
-        // What ends gives its space back, whoever it was of.
+        // A meeting that ends gives its space back, whoever it was of.
         files.end(one);
         for _ in 0..2 {
             let upload = files.begin(two, &owner("A"), Some(10)).await.unwrap();

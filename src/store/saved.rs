@@ -44,7 +44,7 @@ pub enum Persist {
         /// The rules as JSON.
         json: Arc<str>,
     },
-    /// What is watched together changed.
+    /// The video that is watched together changed.
     Watch {
         /// The video as JSON.
         json: Arc<str>,
@@ -95,7 +95,7 @@ pub struct SavedRoom {
     pub ai: Option<Arc<str>>,
     /// The rules of the meeting as JSON (written and read by the room), if they were ever changed.
     pub moderation: Option<Arc<str>>,
-    /// What is watched together as JSON (written and read by the room), if a video was ever shared.
+    /// The video that is watched together, as JSON (written and read by the room), if a video was ever shared.
     pub watch: Option<Arc<str>>,
     /// The remembered messages of the chat by their ids, oldest first.
     pub chat: Vec<(u64, Arc<str>)>,

@@ -63,7 +63,7 @@ impl Scene {
         let mut bob = self.bob.clone().open(server).await;
         let history = bob.until(|message| message["type"] == "chatHistory").await;
         assert_eq!(history["messages"].as_array().unwrap().len(), self.last as usize);
-        // What was not confirmed for sure may come again, before it.
+        // Events that were not confirmed for sure may come again, before it.
         let missed = told(&mut bob, self.last).await;
         assert!(missed.is_sorted_by(|a, b| a < b), "{missed:?}");
         let mut ada = self.ada.clone().open(server).await;

@@ -90,19 +90,20 @@ async fn lost_engine_is_told_to_those_who_ask() {
 async fn node_with_another_secret_takes_no_part() {
     let network = MemoryNetwork::default();
     let (a, id) = TestServer::node(&network, None, |_| {}).await;
-    let error = TestServer::stranger(&network).await.err().unwrap().to_string();
+    let error = TestServer::foreign_node(&network).await.err().unwrap().to_string();
     assert!(error.starts_with("cluster.secret: the node ") && error.contains("another secret"), "{error}");
     // One that began while it could hear nobody is seen, and no node.
     let pulse = json!({"node": 7, "number": 1, "version": 1, "is_draining": false, "fingerprint": "another"});
-    let (stranger, _events) = network.node(NodeId::new(7));
-    stranger.send_to_all(pulse.to_string().into()).await;
-    eventually("the stranger is seen".to_owned(), async || cluster(&a).await["nodes"][1].is_object()).await;
+    let (foreign, _events) = network.node(NodeId::new(7));
+    foreign.send_to_all(pulse.to_string().into()).await;
+    eventually("the foreign node is seen".to_owned(), async || cluster(&a).await["nodes"][1].is_object())
+        .await;
     let seen = cluster(&a).await;
     assert_eq!(
         (&seen["nodes"][1]["sameSecret"], &seen["nodes"][1]["id"]),
         (&json!(false), &json!("00000007"))
     );
     assert_eq!(a.metric("satsuma_nodes_alive").await, 0.0);
-    stranger.send(id, NodeMessage::Probe.encode().into()).await;
+    foreign.send(id, NodeMessage::Probe.encode().into()).await;
     a.until_metric(r#"satsuma_drops_total{reason="message_of_stranger"}"#, 1.0).await;
 }

@@ -125,7 +125,7 @@ async fn members_share_files_and_members_alone_get_them() {
     assert_eq!(get(&server, &eve, "r", &file["id"]).await.status, 404);
     assert_eq!(share(&server, &eve, "x", "x").await.status, 404);
 
-    // Who joins later reads of it, and so do all after a restart.
+    // A later member reads of it, and so do all after a restart.
     let mut e = join(&eve, "e").open(&server).await;
     let history = e.until(|message| message["type"] == "chatHistory").await;
     assert_eq!(history["messages"][0]["file"], file);

@@ -129,7 +129,7 @@ impl TestServer {
     }
 
     /// Tries to start a node with another secret than those of [`Self::node`].
-    pub async fn stranger(network: &MemoryNetwork) -> Result<Server, StartError> {
+    pub async fn foreign_node(network: &MemoryNetwork) -> Result<Server, StartError> {
         let Stopped { dir: _dir, mut config } = Self::prepare();
         config.calls.room_check = false;
         let id = NodeId::random();

@@ -204,7 +204,7 @@ async fn load_counts_the_messages_of_nats() {
     let report = load(options.clone()).await.unwrap();
     assert_adds_up(&report);
     let bus = report.bus.unwrap();
-    // What a relayed member says goes to the owner, and what the owner says to the relay.
+    // Messages of a relayed member go to the owner, and those of the owner to the relay.
     assert!(bus.traffic.in_messages > 20 && bus.traffic.out_bytes > 10_000, "{report}");
     assert!(bus.messages_per_update.unwrap() > 1.0, "{report}");
     assert!(report.server.unwrap().resident_joined_bytes > 2 << 20, "{report}");

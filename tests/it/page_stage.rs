@@ -103,7 +103,7 @@ async fn speaker_view_is_remembered() {
     ada.click("[data-action=view]").await;
     until_placed(&ada, "large", &["Bob"]).await;
     until_placed(&ada, "rest", &["Cy", "Ada (you)"]).await;
-    // Who is interrupted stays until there is silence.
+    // A speaker who is interrupted stays until there is silence.
     say(&mut cy, speaking(true)).await;
     ada.until(&format!("({})?.classList.contains('speaking')", tile("Cy"))).await;
     until_placed(&ada, "large", &["Bob"]).await;

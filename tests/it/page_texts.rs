@@ -94,7 +94,7 @@ fn documents_show_english_texts_and_all_texts_are_used() {
             let tag = &before[before.rfind('<').unwrap()..];
             let (attributes, content) = rest.split_once('>').unwrap();
             let shown = if attribute.is_empty() {
-                // What stands in the place of a value is in an element of its own.
+                // The text in the place of a value is in an element of its own.
                 content.split('<').next().unwrap()
             } else {
                 let named = format!(" {attribute}=\"");

@@ -13,7 +13,7 @@ impl World {
     pub fn check(&mut self) -> Result<(), String> {
         let events = self.events();
         self.summary = Summary { events: events.len() as u64, ..self.summary };
-        // What the engine forgot when nobody was left who knew it is lost.
+        // Entries that the engine forgot when nobody was left who knew them are lost.
         if self.losses != Losses::ForGood {
             self.check_said(&events)?;
             self.check_order()?;

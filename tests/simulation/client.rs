@@ -26,7 +26,7 @@ pub struct Client {
     pub socket: Option<Socket>,
     /// Time at which it connects, while it has no socket.
     pub connects_at: u64,
-    /// What it was told in this life, in order.
+    /// The events that it was told in this life, in order.
     pub told: Vec<String>,
     pub snapshot: String,
     said: u64,

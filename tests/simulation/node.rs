@@ -36,7 +36,7 @@ pub struct Node {
     queued: BTreeMap<UserId, Vec<u64>>,
     pub links: u64,
     pub connections: u64,
-    /// What sockets said that was not read yet.
+    /// Messages of sockets that were not read yet.
     pub unread: Vec<(ConnectionId, String)>,
     pub wakes_at: u64,
     /// The difference of its wall clock, in milliseconds.

@@ -54,7 +54,7 @@ pub enum Losses {
     ForGood,
 }
 
-/// What happened in a run.
+/// The events of a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Summary {
     pub events: u64,

@@ -97,7 +97,7 @@ impl Registry {
     /// # Errors
     /// [`PostError`].
     pub async fn post(&self, name: &RoomName, post: Post, once: Option<Once>) -> Result<(), PostError> {
-        // What another node carried out is known here, if it told so.
+        // A request that another node carried out is known here, if that node told so.
         if let Some(Once { identity, key, digest }) = &once
             && let Some(done) = self.inner.done.get(&(identity.clone(), key.clone())).await
         {

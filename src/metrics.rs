@@ -170,6 +170,8 @@ metrics! {
     throttled: Counter = "held_back", Counter::default();
     /// Rooms ended by a panic.
     room_panics: Counter = "room_panics", Counter::default();
+    /// Rooms of a cluster that panicked again after another node or start had taken them over, and whose meetings were ended.
+    rooms_quarantined: Counter = "rooms_quarantined", Counter::default();
     /// Errors when accepting a TCP connection, by reason.
     accept_errors: Family<ByReason, Counter> = "accept_errors", Family::default();
     /// Failed TLS handshakes, by reason, including plain HTTP on the TLS port.

@@ -48,6 +48,8 @@ pub struct Recorder {
     /// Maximum undelivered events of a webhook.
     undelivered: usize,
     metrics: Arc<Metrics>,
+    /// True if other nodes may run the meetings of before the restart.
+    is_shared: bool,
     /// The changes of the meetings of before the restart that are not written yet.
     ended: Vec<MeetingId>,
 }
@@ -105,8 +107,16 @@ impl Recorder {
             log_bytes: config.log_bytes,
             undelivered: config.undelivered,
             metrics,
+            is_shared: false,
             ended,
         }
+    }
+
+    /// The recorder of a node of several: a meeting that it does not know any more may run on another node, and is not
+    /// told to have ended.
+    #[must_use]
+    pub fn shared(self) -> Self {
+        Self { is_shared: true, ..self }
     }
 
     /// The log that it writes.
@@ -149,7 +159,7 @@ impl Recorder {
         let (time, ended) = (wall_clock(), std::mem::take(&mut self.ended));
         let told = ended.iter().filter_map(|id| self.narrator.interrupted(time, *id, &mut EventId::random));
         let told: Vec<_> = told.collect();
-        let told = if self.queue.is_recording() { told } else { Vec::new() };
+        let told = if self.queue.is_recording() && !self.is_shared { told } else { Vec::new() };
         let mut batch = self.batch(told).await;
         batch.meetings = ended.into_iter().map(|meeting| (meeting, None)).collect();
         self.write(batch).await;

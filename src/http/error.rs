@@ -259,6 +259,10 @@ impl IntoResponse for ApiError {
                 headers.insert(UPGRADE, HeaderValue::from_static("websocket"))
             }
             StatusCode::TOO_MANY_REQUESTS => headers.insert(RETRY_AFTER, HeaderValue::from_static("60")),
+            // Another node takes a room over in a second, and an engine is soon back.
+            StatusCode::SERVICE_UNAVAILABLE if self.code() == "room_unreachable" => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("2"))
+            }
             StatusCode::SERVICE_UNAVAILABLE => headers.insert(RETRY_AFTER, HeaderValue::from_static("5")),
             _ => None,
         };

@@ -27,6 +27,7 @@ use super::newcomer::Introduced;
 use super::places::PlacedRooms;
 use super::reach::{Change, Reach};
 use super::requests::Requests;
+use super::sweep::{Leftovers, Sweep};
 use crate::clock::{now, wall_clock};
 use crate::id::{NodeId, RoomName};
 use crate::media_access::MediaAccess;
@@ -76,9 +77,10 @@ pub(super) struct Inner<E> {
     /// Nodes with another secret: their last pulses, and the times of these.
     foreign_nodes: Mutex<BTreeMap<NodeId, (Pulse, Instant)>>,
     reach: Mutex<Reach>,
-    changed: watch::Sender<Changes>,
+    pub(super) changed: watch::Sender<Changes>,
     takeovers: Arc<Semaphore>,
     last_link: AtomicU64,
+    pub(super) leftovers: Leftovers,
     pub(super) owned: AtomicU32,
     metrics: Arc<Metrics>,
 }
@@ -97,6 +99,8 @@ pub struct Changes {
     pub gone: u64,
     /// Interruptions of the way to the engine that are over.
     pub interruptions: u64,
+    /// Interruptions that have begun.
+    pub cuts: u64,
 }
 
 /// The task of a node.
@@ -111,6 +115,7 @@ pub struct NodeTask<E> {
     /// Such calls, beside this task: a long one holds up no sign of life.
     calls: JoinSet<()>,
     is_interrupted: bool,
+    sweep: Sweep,
 }
 
 impl<E> Clone for Cluster<E> {
@@ -148,6 +153,7 @@ impl<E: Engine> Cluster<E> {
             changed: watch::Sender::new(Changes::default()),
             takeovers: Arc::new(Semaphore::new(MAX_TAKEOVERS)),
             last_link: AtomicU64::new(0),
+            leftovers: Leftovers::default(),
             owned: AtomicU32::new(0),
             metrics,
         };
@@ -162,6 +168,7 @@ impl<E: Engine> Cluster<E> {
             media: None,
             calls: JoinSet::new(),
             is_interrupted: false,
+            sweep: Sweep::new(now()),
         };
         (cluster, task)
     }
@@ -283,11 +290,13 @@ impl<E: Engine> NodeTask<E> {
                     Some(event) => self.event(event),
                     None => break,
                 },
+                () = self.sweep.read() => {}
                 () = stop.cancelled() => break,
             }
             let tasks = self.cluster.membership_mut().poll(now().into_std());
             tasks.into_iter().for_each(|task| self.task(task));
             self.count_living();
+            self.sweep.poll(now(), &self.cluster);
         }
         let heartbeat = Heartbeat {
             node: self.cluster.node(),
@@ -334,6 +343,7 @@ impl<E: Engine> NodeTask<E> {
             Task::CutOff => {
                 warn!(event = "cutOff", "this node does not hear itself through the engine");
                 self.reach(Change::CutOff);
+                self.cluster.inner.changed.send_modify(|changes| changes.cuts += 1);
             }
             Task::Rejoined => {
                 self.reach(Change::Rejoined);

@@ -3,6 +3,7 @@
 mod answering;
 mod rules;
 mod sharing;
+mod starting;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -32,7 +33,7 @@ use super::io::{CannotPost, Join, JoinRefusal, Liveness, RoomEvent};
 use super::link::MemberLink;
 use super::mailbox::{Command, RoomHandle};
 use super::passwords::Passwords;
-use super::shared::{EngineState, SharedRooms, StartedRoom};
+use super::shared::{EngineState, SharedRooms};
 use crate::clock::now;
 use crate::id::{ConnectionId, Grants, IdentityId, MeetingId, NodeId, RoomName, UserId};
 use crate::limit::{ConcurrencyLimit, Exceeded, Rate, RateExceeded, UserRate};
@@ -173,6 +174,7 @@ impl Registry {
         let registry = Self::new(limits, deps, Some(shared.clone()), 0);
         // The other node's requests keep no room running.
         shared.serve(Arc::new(WeakRooms(Arc::downgrade(&registry.inner))));
+        registry.take_orphans(&*shared);
         registry
     }
 
@@ -359,13 +361,14 @@ impl Registry {
         }
         match entry {
             Entry::Occupied(running) => Ok(running.get().clone()),
+            Entry::Vacant(_) if self.is_engine_away() => Err(CannotJoin::Unreachable),
             // A meeting may run in a room that other nodes share; its owner refuses the join if not.
             Entry::Vacant(_) if !join.grants.create && self.inner.shared.is_none() => {
                 Err(CannotJoin::Refused(JoinRefusal::NotStarted))
             }
             Entry::Vacant(vacant) => {
                 let permit = self.inner.permit_for(&join.identity, join.network)?;
-                let handle = self.spawn(name.clone(), None, permit);
+                let handle = self.spawn(name.clone(), None, permit, false);
                 vacant.insert(handle.clone());
                 Ok(handle)
             }
@@ -378,7 +381,7 @@ impl Registry {
         let (name, meeting, ai) = (saved.room.clone(), saved.meeting, saved.ai.clone());
         let Entry::Vacant(vacant) = self.inner.rooms.entry(name.clone()) else { return };
         let Some(permit) = self.inner.permit() else { return };
-        let spawn = AssertUnwindSafe(|| self.spawn(name.clone(), Some(saved), permit));
+        let spawn = AssertUnwindSafe(|| self.spawn(name.clone(), Some(saved), permit, false));
         match catch_unwind(spawn) {
             Ok(handle) => drop(vacant.insert(handle)),
             Err(_) => {
@@ -393,25 +396,6 @@ impl Registry {
                 }
             }
         }
-    }
-
-    /// Starts a room's task; the caller holds the entry of the name, so that there is only one.
-    fn spawn(&self, name: RoomName, saved: Option<SavedRoom>, permit: RoomPermit) -> RoomHandle {
-        let (handle, inbox) = RoomHandle::new();
-        let deps = self.inner.deps.clone();
-        let (registry, own, known_as) = (self.clone(), handle.clone(), name.clone());
-        let retire = move || registry.forget(&known_as, &own);
-        match &self.inner.shared {
-            None => {
-                let actor = Actor::new(name, saved, inbox, permit, deps);
-                self.inner.tasks.spawn(actor.run(retire));
-            }
-            Some(shared) => {
-                let room = StartedRoom { name, inbox, permit, deps };
-                self.inner.tasks.spawn(shared.run(room, Box::new(retire)));
-            }
-        }
-        handle
     }
 
     fn forget(&self, name: &RoomName, room: &RoomHandle) {

@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use futures_util::future::BoxFuture;
 
@@ -16,6 +16,10 @@ pub trait SharedRooms: Debug + Send + Sync {
     /// The task of a room on this node: it reads the inbox as an actor does, and calls `retire` when it ends, before it
     /// closes the inbox.
     fn run(&self, room: StartedRoom, retire: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()>;
+
+    /// Takes the way to start a room that nobody joins here, since its members were on a node that is gone: not before
+    /// `grace` is over, in which that node may be back.
+    fn start_orphans_by(&self, start: Box<dyn Fn(RoomName) + Send + Sync>, grace: Duration);
 
     /// Tells the other nodes that this one takes no more rooms.
     fn drain(&self);
@@ -56,4 +60,6 @@ pub struct StartedRoom {
     pub permit: RoomPermit,
     /// Its dependencies.
     pub deps: RoomDeps,
+    /// True if nobody joins it here: it is claimed, so that it ends once the time of its members is over.
+    pub is_orphan: bool,
 }

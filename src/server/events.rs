@@ -65,6 +65,7 @@ impl EventBridge {
         let (settings, webhooks) = (&config.events, &config.webhooks);
         let recorder =
             Recorder::new(settings, webhooks, queue.clone(), events, state, &running, metrics.clone());
+        let recorder = if config.cluster.is_configured() { recorder.shared() } else { recorder };
         let webhooks = Webhooks::new(webhooks, store.deliveries(), store.events());
         Ok(Self { queue, webhooks, recorder, senders })
     }

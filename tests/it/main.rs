@@ -22,6 +22,7 @@ mod cluster;
 mod cluster_kept;
 mod cluster_media;
 mod cluster_operators;
+mod cluster_orphans;
 mod cluster_processes;
 mod cluster_requests;
 mod cluster_settings;

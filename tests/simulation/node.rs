@@ -8,6 +8,7 @@ use futures_util::FutureExt;
 use satsuma::config::ModeratorDefault;
 use satsuma::id::{ConnectionId, NodeId, RoomName, UserId};
 use satsuma::metrics::Metrics;
+use satsuma::protocol::close::Close;
 use satsuma::protocol::deflate::Encoding;
 use satsuma::protocol::server::MessageKind;
 use satsuma::room::chat::HistoryLimits;
@@ -153,6 +154,10 @@ impl Node {
         let kind = MessageKind::of_message(json).expect("the message of an event");
         let sent = self.fanout.send(now.into(), to, kind, json.to_owned(), None).now_or_never();
         assert!(sent.expect("a short message is compressed at once").is_empty());
+    }
+
+    pub fn send_away(&mut self, close: Close) {
+        self.queued.keys().for_each(|user| self.fanout.send_away(user, close));
     }
 
     pub fn snapshot(&mut self, json: &str) {

@@ -132,6 +132,8 @@ enum ForNode {
 pub struct World {
     flaw: Flaw,
     pub losses: Losses,
+    /// True if interruptions may last longer than members may be silent.
+    has_long_outages: bool,
     base: Instant,
     pub now: u64,
     random: Random,
@@ -163,6 +165,7 @@ impl World {
                 10 => Losses::ForGood,
                 _ => Losses::None,
             },
+            has_long_outages: seed % 5 == 3,
             base,
             now: 0,
             random: Random::new(seed),
@@ -443,7 +446,16 @@ impl World {
                     self.handle(index, ReplicaInput::NodeGone(node))?;
                 }
             }
-            Task::CutOff | Task::Rejoined => {}
+            Task::CutOff => {
+                if self.nodes[index].replica.is_some() {
+                    self.handle(index, ReplicaInput::Wake)?;
+                }
+            }
+            Task::Rejoined => {
+                if self.nodes[index].replica.is_some() {
+                    self.handle(index, ReplicaInput::Interrupted)?;
+                }
+            }
         }
         Ok(())
     }
@@ -528,7 +540,16 @@ impl World {
                 }
                 Action::Snapshot(json) => self.nodes[index].snapshot(&json),
                 Action::Transient(json) => self.nodes[index].transient(&json),
-                Action::Failed { .. } | Action::Answered { .. } | Action::Effect(_) => {}
+                Action::PurgeEnded { below } => {
+                    if self.is_reached(index) {
+                        self.engine.purge(below);
+                    }
+                }
+                Action::SendAway(close) => self.nodes[index].send_away(close),
+                Action::RepeatSnapshot
+                | Action::Failed { .. }
+                | Action::Answered { .. }
+                | Action::Effect(_) => {}
             }
         }
         for client in 0..self.clients.len() {
@@ -826,13 +847,13 @@ impl World {
                 self.nodes[index].frozen_until = self.nodes[index].frozen_until.max(self.now + time);
             }
             50..70 if is_deadly => {
-                let time = self.random.within(100 * MS, 6 * S);
+                let time = self.outage(100 * MS, 6 * S);
                 self.log(|| format!("node {index} is cut off for {} ms", time / MS));
                 self.summary.cuts += 1;
                 self.nodes[index].cut_until = self.nodes[index].cut_until.max(self.now + time);
             }
             70..80 => {
-                let time = self.random.within(200 * MS, 7 * S);
+                let time = self.outage(200 * MS, 7 * S);
                 self.log(|| format!("the engine is away for {} ms", time / MS));
                 self.summary.pauses += 1;
                 self.engine.down_until = self.engine.down_until.max(self.now + time);
@@ -853,6 +874,15 @@ impl World {
             }
             _ => {}
         }
+    }
+
+    /// The length of an interruption, which is over soon after the last fault.
+    fn outage(&mut self, shortest: u64, longest: u64) -> u64 {
+        if self.has_long_outages && self.random.chance(500) {
+            let left = FAULTS + longest - self.now;
+            return self.random.within(10 * S, 30 * S).min(left);
+        }
+        self.random.within(shortest, longest)
     }
 
     fn kill(&mut self, index: usize) {

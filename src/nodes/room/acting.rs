@@ -8,7 +8,7 @@ use super::asking::{ask, read_all};
 use super::sending::Message;
 use crate::clock::now;
 use crate::metrics::Metrics;
-use crate::nodes::engine::Engine;
+use crate::nodes::engine::{Engine, Subject};
 use crate::nodes::status;
 use crate::protocol::server::MessageKind;
 use crate::room::agent_jobs::{AgentJobs, AgentNews, JobRoom};
@@ -92,6 +92,15 @@ impl<E: Engine> RoomTask<E> {
                 self.questions.push(read_all(self.cluster.engine(), &self.name, question));
             }
             Action::Purge { below } => self.outgoing.push(Message::Purge(below)),
+            Action::PurgeEnded { below } => self.cluster.purge_later(Subject::room(&self.name), below),
+            Action::RepeatSnapshot => {
+                if let Some(snapshot) = self.snapshot.clone() {
+                    self.show(snapshot).await;
+                }
+            }
+            Action::SendAway(close) => {
+                self.members.keys().for_each(|user| self.fanout.send_away(user, close))
+            }
             Action::Send { to, message } => self.outgoing.push(Message::ToNode(to, message)),
             Action::Broadcast(broadcast) => self.outgoing.push(Message::ToAll(broadcast)),
             Action::Deliver(delivery) => self.deliver(delivery).await,

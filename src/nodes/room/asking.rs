@@ -13,7 +13,7 @@ use crate::room::replica::ReplicaInput;
 use crate::room::replica::lines::RoomState;
 
 /// Maximum size in bytes of an entry, not compressed.
-const MAX_ENTRY_BYTES: usize = 32 << 20;
+pub(in crate::nodes) const MAX_ENTRY_BYTES: usize = 32 << 20;
 
 /// Makes a request of a journal's writer.
 pub(super) fn ask<E: Engine>(

@@ -11,6 +11,7 @@ mod delivering;
 pub(super) mod feed;
 mod keeping;
 mod media;
+mod restarting;
 mod sending;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -25,7 +26,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{error, info};
 
-pub(super) use self::asking::record;
+pub(super) use self::asking::{MAX_ENTRY_BYTES, record};
 use self::feed::{Feed, News};
 use self::media::RoomMedia;
 use self::sending::Outgoing;
@@ -98,6 +99,8 @@ struct RoomTask<E: Engine> {
     /// The time at which this node began to leave.
     leaving: Option<Instant>,
     is_sent_away: bool,
+    /// True if nobody joined the room here: it is to end.
+    is_orphan: bool,
 }
 
 /// A member with an outbox here.
@@ -129,8 +132,9 @@ impl<E: Engine> SharedRooms for Cluster<E> {
         let cluster = self.clone();
         Box::pin(async move {
             let (sender, messages) = cluster.open(&room.name);
+            let restart = cluster.restart(&room.name);
             let mut task = RoomTask::new(cluster.clone(), room, messages);
-            let outcome = AssertUnwindSafe(task.serve()).catch_unwind().await;
+            let outcome = AssertUnwindSafe(task.restart(restart)).catch_unwind().await;
             cluster.close(&task.name, &sender);
             retire();
             match outcome {
@@ -144,6 +148,10 @@ impl<E: Engine> SharedRooms for Cluster<E> {
             // A join that is left in the channel would wait for its answer for ever.
             while task.inbox.commands.recv().await.is_some() {}
         })
+    }
+
+    fn start_orphans_by(&self, start: Box<dyn Fn(RoomName) + Send + Sync>, grace: Duration) {
+        self.start_orphans_with(start, grace);
     }
 
     fn drain(&self) {
@@ -177,7 +185,7 @@ impl<E: Engine> SharedRooms for Cluster<E> {
 
 impl<E: Engine> RoomTask<E> {
     fn new(cluster: Cluster<E>, room: StartedRoom, peers: mpsc::Receiver<PeerBytes>) -> Self {
-        let StartedRoom { name, inbox, permit, deps } = room;
+        let StartedRoom { name, inbox, permit, deps, is_orphan } = room;
         let settings = RoomSettings { rules: deps.rulebook.get(&name), ..deps.settings.clone() };
         let metrics = &deps.metrics;
         let changes = cluster.changes();
@@ -214,6 +222,7 @@ impl<E: Engine> RoomTask<E> {
             has_begun: false,
             leaving: None,
             is_sent_away: false,
+            is_orphan,
         }
     }
 
@@ -227,6 +236,9 @@ impl<E: Engine> RoomTask<E> {
         }
         // Another node may have changed them a moment ago.
         self.deps.rulebook.refresh(&self.name).await;
+        if self.is_orphan {
+            self.adopt().await;
+        }
         loop {
             let deadline = self.replica.deadline().map_or(self.look_at, |at| self.look_at.min(at.into()));
             tokio::select! {
@@ -262,6 +274,7 @@ impl<E: Engine> RoomTask<E> {
     }
 
     fn panicked(&self) {
+        self.cluster.count_panic(&self.name);
         self.deps.metrics.room_panics.inc();
         error!(event = "roomPanicked", room = self.name.as_str());
         if self.is_owner {
@@ -355,6 +368,9 @@ impl<E: Engine> RoomTask<E> {
         let changes = *self.changes.borrow_and_update();
         if changes.interruptions != self.seen.interruptions {
             self.input(ReplicaInput::Interrupted);
+        }
+        if changes.cuts != self.seen.cuts {
+            self.input(ReplicaInput::Wake);
         }
         if changes.gone != self.seen.gone {
             let membership = self.cluster.membership();

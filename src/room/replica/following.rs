@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use satsuma_cluster::entry::Record;
+use satsuma_cluster::entry::{Line, Record};
 use satsuma_cluster::journal::{Continuity, Life};
 use satsuma_cluster::successor::claim_delay;
 use satsuma_cluster::writer::Written;
@@ -13,7 +13,7 @@ use super::sockets::Delivery;
 use super::{Action, RETRY, Relay, Role, RoomReplica, Surroundings};
 use crate::id::{ConnectionId, NodeId};
 use crate::room::codec::RemoteCommand;
-use crate::room::io::Disconnection;
+use crate::room::io::{Disconnection, Effect, RoomEvent};
 
 impl RoomReplica {
     pub(super) fn read_all(
@@ -119,6 +119,9 @@ impl RoomReplica {
             Life::HandedOver { to } => to.filter(|to| *to != self.node),
             Life::Ended => None,
         };
+        if self.journal.life() == Life::Ended {
+            self.adopts = false;
+        }
         let is_owned = matches!(self.journal.life(), Life::Owned(owner) if owner != self.node);
         let is_there = owner.is_some_and(|owner| owner != self.node && membership.is_alive(owner));
         if is_owned && is_there && self.disowned != Some(epoch) {
@@ -142,7 +145,8 @@ impl RoomReplica {
             self.claim_at = None;
             self.writers += 1;
             self.uplink.detach();
-            let writer = JournalWriter::claim(now, self.name.as_str().into(), self.node, records);
+            let ended = if self.is_condemned { vec![Line::Ended] } else { Vec::new() };
+            let writer = JournalWriter::claim_with(now, self.name.as_str().into(), self.node, records, ended);
             self.role = Role::Claiming(writer.into());
         } else if !is_owned {
             self.role = Role::Seeking;
@@ -191,6 +195,7 @@ impl RoomReplica {
             }
             Some(Written::Restored(_)) => {}
             Some(Written::Stored(record)) => {
+                let meeting = self.journal.state().meeting();
                 if self.take(surroundings, &record) == Continuity::Gap
                     && let Role::Claiming(writer) = &self.role
                 {
@@ -198,6 +203,13 @@ impl RoomReplica {
                     self.start_over(Journal::read_back(writer.stored()));
                 }
                 match std::mem::replace(&mut self.role, Role::Seeking) {
+                    // Ended by the claim: the sockets that are here begin another meeting.
+                    Role::Claiming(_) if self.journal.life() == Life::Ended => {
+                        self.is_condemned = false;
+                        self.forget_ended();
+                        let event = RoomEvent::RoomFailed;
+                        self.actions.push(Action::Effect(Effect::Publish { meeting, event }));
+                    }
                     Role::Claiming(writer) => self.begin(surroundings, *writer),
                     Role::Owner(owner) => {
                         self.role = Role::Owner(owner);

@@ -11,6 +11,7 @@ use super::lines::RoomState;
 use super::messages::{Broadcast, PeerMessage};
 use super::sockets::Delivery;
 use crate::id::{ConnectionId, NodeId, UserId};
+use crate::protocol::close::Close;
 use crate::room::io::{Effect, Input, JoinRefusal};
 
 /// An input of a replica.
@@ -126,6 +127,15 @@ pub enum Action {
     },
     /// Queue a snapshot for all members on this node.
     Snapshot(Arc<str>),
+    /// Queue the last snapshot again.
+    RepeatSnapshot,
+    /// Close the sockets of all members on this node; their memberships stay.
+    SendAway(Close),
+    /// Purge the entries below the last one, some time later: the room has ended.
+    PurgeEnded {
+        /// The number of the last entry.
+        below: u64,
+    },
     /// Queue a message for all who are connected to this node.
     Transient(Arc<str>),
     /// Carry out an effect of the room, which everything before it is stored of.

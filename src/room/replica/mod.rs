@@ -11,6 +11,7 @@ mod io;
 pub mod kept;
 pub mod lines;
 pub mod messages;
+mod outage;
 mod owner;
 mod peers;
 mod sockets;
@@ -24,6 +25,7 @@ use satsuma_cluster::{Journal, JournalWriter, LinkId, Uplink};
 
 use self::lines::RoomState;
 use self::messages::{Attach, PeerMessage};
+use self::outage::Outage;
 use self::owner::Owner;
 use self::sockets::LocalSockets;
 use super::codec::RemoteCommand;
@@ -63,6 +65,11 @@ pub struct RoomReplica {
     snapshot: (u64, u64),
     snapshot_wanted_at: Option<Instant>,
     is_leaving: bool,
+    /// True while the room is to be claimed although it has no sockets here.
+    adopts: bool,
+    /// True if the claim is to end the room, which cannot go on.
+    is_condemned: bool,
+    outage: Outage,
     actions: Vec<Action>,
 }
 
@@ -106,6 +113,9 @@ impl RoomReplica {
             snapshot: (0, 0),
             snapshot_wanted_at: None,
             is_leaving: false,
+            adopts: false,
+            is_condemned: false,
+            outage: Outage::default(),
             actions: Vec::new(),
         }
     }
@@ -113,6 +123,17 @@ impl RoomReplica {
     /// Sets the settings with which meetings begin, if another node does not own the room then.
     pub fn set_lasting_rules(&mut self, rules: RoomRules) {
         self.settings.rules = rules;
+    }
+
+    /// Claims the room, unless a living node owns it, although it has no sockets here: its members were on a node that is
+    /// gone, and the room has to end for them.
+    pub fn adopt(&mut self) {
+        self.adopts = true;
+    }
+
+    /// Ends the room with the next claim: its state makes whoever has it fail.
+    pub fn condemn(&mut self) {
+        self.is_condemned = true;
     }
 
     /// The room, if this node owns it.
@@ -190,7 +211,11 @@ impl RoomReplica {
     /// True if the room may be forgotten on this node: it does not own it, and has no sockets of it.
     pub fn is_idle(&self) -> bool {
         let owns = matches!(self.role, Role::Owner(_) | Role::Claiming(_));
-        !owns && self.sockets.is_empty() && self.uplink.items().next().is_none() && self.gone.is_empty()
+        !owns
+            && !self.adopts
+            && self.sockets.is_empty()
+            && self.uplink.items().next().is_none()
+            && self.gone.is_empty()
     }
 
     /// Number of items without an answer, and of lines that are not written.
@@ -261,7 +286,7 @@ impl RoomReplica {
             ReplicaInput::NodeGone(node) => self.node_gone(surroundings, node),
             ReplicaInput::Confirmed { user, number } => self.confirmed(surroundings, user, number),
             ReplicaInput::Leave => {
-                self.is_leaving = true;
+                (self.is_leaving, self.adopts) = (true, false);
                 if let Role::Owner(owner) = &mut self.role {
                     owner.hand_over(surroundings, self.node, self.journal.state().nodes());
                 }
@@ -299,7 +324,8 @@ impl RoomReplica {
         };
         let reading = self.reading.map(|(_, at)| at);
         let claim = self.claim_at.filter(|_| self.reading.is_none() && !self.is_idle()).map(|(at, _)| at);
-        [of_role, reading, claim].into_iter().flatten().min()
+        let outage = self.outage.deadline().filter(|_| self.room().is_none());
+        [of_role, reading, claim, outage].into_iter().flatten().min()
     }
 
     fn writer(&mut self, number: u64) -> Option<&mut JournalWriter<RoomState>> {
@@ -335,6 +361,7 @@ impl RoomReplica {
             _ => {}
         }
         self.attach(now);
+        self.endure(surroundings);
         if let Role::Owner(_) = &self.role {
             self.own(surroundings);
         } else if let Some(up) = self.uplink.poll(now)

@@ -65,6 +65,8 @@ pub(super) struct Owner {
     /// The time at which the whole state is written at the latest.
     whole_at: Instant,
     is_ending: bool,
+    /// True if the engine was away when this was last looked at.
+    was_away: bool,
 }
 
 impl Owner {
@@ -320,6 +322,18 @@ impl Owner {
         } else {
             self.held.push_back((entry, effect));
         }
+    }
+
+    /// Takes no member for silent while the engine is away: heartbeats of other nodes cannot arrive, and those of this one
+    /// wait behind what is not stored. When it is back, all have the whole time again.
+    fn forgive(&mut self, surroundings: Surroundings<'_>) {
+        let now = surroundings.now;
+        let is_away = surroundings.membership.is_cut_off() || self.writer.is_in_doubt();
+        if (is_away && self.room.is_tick_due(now)) || (self.was_away && !is_away) {
+            let members: Vec<UserId> = self.room.members().map(|member| member.user).collect();
+            members.iter().for_each(|user| self.room.keep_alive(now, user));
+        }
+        self.was_away = is_away;
     }
 
     fn touch(&mut self, now: Instant) {

@@ -30,6 +30,7 @@ impl RoomReplica {
             {
                 if !relay.is_attached {
                     relay.is_attached = true;
+                    self.adopts = false;
                     self.uplink.attach(answer.epoch);
                 }
                 self.answered(now, answer);

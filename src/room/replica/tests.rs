@@ -9,6 +9,7 @@ use satsuma_cluster::writer::{Appended, Request};
 use super::*;
 use crate::config::ModeratorDefault;
 use crate::id::{ConnectionId, Grants, IdentityId, MeetingId, UserId};
+use crate::protocol::close::Close;
 use crate::room::chat::HistoryLimits;
 use crate::room::io::{Join, Liveness};
 use crate::room::rules::RoomRules;
@@ -21,6 +22,10 @@ struct Alone {
     membership: Membership,
     now: Instant,
     records: Vec<Record<RoomState>>,
+    /// The snapshots that were shown again, and the closes of all sockets.
+    repeated: usize,
+    sent_away: Vec<Close>,
+    answers: bool,
 }
 
 fn settings() -> RoomSettings {
@@ -48,7 +53,8 @@ impl Alone {
         let now = Instant::now();
         let name = RoomName::parse("r").unwrap();
         let replica = RoomReplica::new(name, settings(), NODE, 1);
-        Self { replica, membership: Membership::new(now, NODE), now, records: Vec::new() }
+        let (membership, records) = (Membership::new(now, NODE), Vec::new());
+        Self { replica, membership, now, records, repeated: 0, sent_away: Vec::new(), answers: true }
     }
 
     /// Another node takes the room over from this one, and has no sockets.
@@ -59,6 +65,10 @@ impl Alone {
     }
 
     fn join(&mut self, user: &str) {
+        self.join_with(user, Liveness::Connection);
+    }
+
+    fn join_with(&mut self, user: &str, liveness: Liveness) {
         let connection = ConnectionId::new(self.membership.own(), 1);
         let join = Join {
             connection,
@@ -69,7 +79,7 @@ impl Alone {
             network: None,
             new_meeting: MeetingId::from_bytes([7; 16]),
             presence: false,
-            liveness: Liveness::Connection,
+            liveness,
             password: None,
         };
         let surroundings = Surroundings { now: self.now, at: 0, membership: &self.membership };
@@ -91,6 +101,9 @@ impl Alone {
             }
             for action in actions {
                 match action {
+                    Action::RepeatSnapshot => self.repeated += 1,
+                    Action::SendAway(close) => self.sent_away.push(close),
+                    Action::Request { .. } | Action::ReadAll { .. } if !self.answers => {}
                     Action::Request { writer, request: Request::Append { question, expected, entry } } => {
                         let answer = self.append(expected, entry);
                         self.input(ReplicaInput::Appended { writer, question, answer });
@@ -103,7 +116,9 @@ impl Alone {
                         let records = Some(self.records.clone());
                         self.input(ReplicaInput::ReadAll { question, records });
                     }
-                    Action::Purge { below } => self.records.retain(|record| record.sequence >= below),
+                    Action::Purge { below } | Action::PurgeEnded { below } => {
+                        self.records.retain(|record| record.sequence >= below)
+                    }
                     _ => {}
                 }
             }
@@ -130,6 +145,23 @@ impl Alone {
         self.now = end;
     }
 
+    /// The first node is gone.
+    fn lose_owner(&mut self) {
+        let probed = satsuma_cluster::membership::Probed::NobodyListens;
+        for _ in 0..2 {
+            self.now += Duration::from_secs(2);
+            let own = satsuma_cluster::membership::Heartbeat {
+                node: self.membership.own(),
+                number: 1,
+                version: 1,
+                is_draining: false,
+            };
+            self.membership.heard(self.now, own);
+            self.membership.probed(self.now, NODE, probed);
+        }
+        assert!(!self.membership.is_alive(NODE));
+    }
+
     fn whole_states(&self) -> usize {
         let lines = self.records.iter().flat_map(|record| &record.entry.lines);
         lines.filter(|line| matches!(line, Line::Whole(_))).count()
@@ -153,6 +185,100 @@ fn quiet_room_writes_its_whole_state() {
     assert!(Journal::read_back(&records).state().meeting().is_some());
 }
 
+/// The engine is away: this node does not hear itself.
+fn cut_off(alone: &mut Alone) {
+    alone.answers = false;
+    alone.membership.poll(alone.now + satsuma_cluster::membership::CUT_OFF_AFTER);
+    assert!(alone.membership.is_cut_off());
+}
+
+/// A heartbeat comes back.
+fn reconnect(alone: &mut Alone) {
+    let node = alone.membership.own();
+    let heartbeat =
+        satsuma_cluster::membership::Heartbeat { node, number: 9, version: 1, is_draining: false };
+    alone.membership.heard(alone.now, heartbeat);
+    alone.answers = true;
+    alone.input(ReplicaInput::Interrupted);
+    alone.settle();
+}
+
+#[test]
+fn nobody_is_silent_while_the_engine_is_away() {
+    let mut alone = Alone::new();
+    alone.join_with("a", Liveness::Heartbeat);
+    alone.wait(Duration::from_secs(10));
+    cut_off(&mut alone);
+    alone.wait(Duration::from_secs(600));
+    assert_eq!(alone.replica.room().unwrap().members().len(), 1);
+    assert!(alone.sent_away.is_empty(), "the owner goes on");
+    reconnect(&mut alone);
+    alone.wait(Duration::from_secs(14));
+    assert_eq!(alone.replica.room().unwrap().members().len(), 1, "the time begins anew");
+    alone.wait(Duration::from_secs(120));
+    assert!(alone.replica.room().is_none(), "and ends");
+}
+
+#[test]
+fn sockets_of_a_node_that_is_cut_off_are_sent_away() {
+    let mut alone = Alone::new();
+    cut_off(&mut alone);
+    alone.join("a");
+    alone.wait(Duration::from_secs(19));
+    assert_eq!((alone.repeated, &alone.sent_away[..]), (0, &[][..]));
+    alone.wait(Duration::from_secs(200));
+    assert_eq!(
+        (alone.repeated, &alone.sent_away[..]),
+        (3, &[Close::ServiceRestart][..]),
+        "once a tick, and once"
+    );
+    reconnect(&mut alone);
+    alone.wait(Duration::from_secs(1));
+    assert!(alone.replica.room().is_some());
+    cut_off(&mut alone);
+    alone.wait(Duration::from_secs(100));
+    assert_eq!(alone.sent_away.len(), 1, "an owner's sockets stay");
+}
+
+/// The owner is gone, and nobody returns.
+#[test]
+fn orphan_ends_when_the_time_of_its_members_is_over() {
+    let mut alone = Alone::new();
+    alone.join("a");
+    alone.wait(Duration::from_secs(1));
+    let mut next = alone.next_node(NodeId::new(2));
+    next.lose_owner();
+    next.input(ReplicaInput::Wake);
+    next.settle();
+    assert!(next.replica.is_idle(), "whoever is not told to does not claim it");
+    next.replica.adopt();
+    next.input(ReplicaInput::Wake);
+    next.settle();
+    next.wait(Duration::from_secs(1));
+    assert_eq!(next.replica.room().map(|room| room.members().len()), Some(1));
+    next.wait(Duration::from_secs(120));
+    assert!(next.replica.room().is_none() && next.replica.is_idle());
+    let [last] = &next.records[..] else { panic!("not purged: {:?}", next.records) };
+    assert_eq!(last.entry.lines.last(), Some(&Line::Ended));
+}
+
+/// The state of the room makes whoever has it fail.
+#[test]
+fn condemned_room_is_ended_and_another_begins() {
+    let mut alone = Alone::new();
+    alone.join("a");
+    alone.wait(Duration::from_secs(1));
+    let mut next = alone.next_node(NodeId::new(2));
+    next.lose_owner();
+    next.replica.condemn();
+    next.join("b");
+    next.wait(Duration::from_secs(1));
+    let ended = next.records.iter().position(|record| record.entry.lines.contains(&Line::Ended)).unwrap();
+    assert!(next.records[ended].entry.is_claim(), "nothing was done with it");
+    let members: Vec<UserId> = next.replica.room().unwrap().members().map(|member| member.user).collect();
+    assert_eq!(members, [UserId::parse("b").unwrap()]);
+}
+
 /// The one before may have been about to.
 #[test]
 fn next_owner_soon_writes_a_whole_state() {
@@ -160,19 +286,7 @@ fn next_owner_soon_writes_a_whole_state() {
     alone.join("a");
     alone.wait(Duration::from_secs(1));
     let mut next = alone.next_node(NodeId::new(2));
-    let probed = satsuma_cluster::membership::Probed::NobodyListens;
-    for _ in 0..2 {
-        next.now += Duration::from_secs(2);
-        let own = satsuma_cluster::membership::Heartbeat {
-            node: NodeId::new(2),
-            number: 1,
-            version: 1,
-            is_draining: false,
-        };
-        next.membership.heard(next.now, own);
-        next.membership.probed(next.now, NODE, probed);
-    }
-    assert!(!next.membership.is_alive(NODE));
+    next.lose_owner();
     next.join("b");
     next.wait(Duration::from_secs(5));
     assert!(next.replica.room().is_some() && next.whole_states() == 0, "{:?}", next.records);

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use satsuma_cluster::entry::{Line, Record, Whole};
+use satsuma_cluster::journal::Life;
 use satsuma_cluster::link::Up;
 use satsuma_cluster::{Downlink, JournalWriter, LinkId};
 
@@ -56,7 +57,9 @@ impl RoomReplica {
             purged_below: 0,
             whole_at: now + if is_taken_over { FIRST_WHOLE } else { WHOLE_AT_LEAST },
             is_ending: false,
+            was_away: false,
         };
+        self.adopts = false;
         let epoch = owner.epoch();
         self.role = Role::Owner(owner.into());
         // The sockets of this node are attached as those of others are.
@@ -153,6 +156,7 @@ impl RoomReplica {
             self.up(surroundings, self.node, up);
         }
         let Role::Owner(owner) = &mut self.role else { return };
+        owner.forgive(surroundings);
         if owner.room.deadline().is_some_and(|(at, _)| at <= now) && !owner.writer.is_full() {
             owner.run(surroundings, Input::Wake, &mut self.actions);
         }
@@ -211,6 +215,9 @@ impl RoomReplica {
             self.role = Role::Seeking;
             self.uplink.detach();
             self.forget_ended();
+            if self.journal.life() == Life::Ended {
+                self.actions.push(Action::PurgeEnded { below: record.sequence });
+            }
         }
     }
 }

@@ -246,6 +246,8 @@ metrics! {
     durable_commit_objects: Counter = "durable_commit_objects", Counter::default();
     /// Commits of durable objects that failed.
     durable_commit_failures: Counter = "durable_commit_failures", Counter::default();
+    /// Durable objects that this node of a cluster lost to another one, which had taken it for dead.
+    durable_fenced: Counter = "durable_fenced", Counter::default();
     /// Changed files of the script of durable objects, "used" or "unusable".
     durable_script_reloads: Family<ByReason, Counter> = "durable_script_reloads", Family::default();
     /// True (1) while a node of several is connected to its engine.

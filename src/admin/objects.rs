@@ -88,6 +88,16 @@ fn failing(_: ObjectsError) -> ApiError {
     ApiError::StoreFailing
 }
 
+/// The answer for objects of a cluster that cannot be read from its engine.
+fn unlisted(error: ObjectError) -> ApiError {
+    let sentence = match error {
+        ObjectError::Full(sentence) => sentence,
+        ObjectError::Unreadable => "the object is that of another release",
+        _ => "the cluster's engine does not answer; try again later",
+    };
+    ApiError::refused(error.status(), error.reason(), sentence)
+}
+
 fn parsed(id: &str) -> Result<ObjectId, ApiError> {
     ObjectId::parse(id).map_err(|_| ApiError::NotFound)
 }
@@ -109,8 +119,11 @@ async fn list(State(operators): State<Arc<Operators>>, uri: Uri) -> Result<Json<
             _ => return Err(ApiError::InvalidQuery("parameters are prefix, after and limit")),
         }
     }
-    let store = &registry(&operators)?.deps().store;
-    let mut lines = store.list(&prefix, after.as_ref(), limit + 1).await.map_err(failing)?;
+    let deps = registry(&operators)?.deps();
+    let mut lines = match &deps.cluster {
+        Some(cluster) => cluster.list(&prefix, after.as_ref(), limit + 1).await.map_err(unlisted)?,
+        None => deps.store.list(&prefix, after.as_ref(), limit + 1).await.map_err(failing)?,
+    };
     let is_more = lines.len() > limit as usize;
     lines.truncate(limit as usize);
     let next = lines.last().filter(|_| is_more).map(|line| line.id.clone());
@@ -124,7 +137,11 @@ async fn one(
     Path(id): Path<String>,
 ) -> Result<Json<ObjectDetails>, ApiError> {
     let id = parsed(&id)?;
-    let saved = registry(&operators)?.deps().store.load(&id).await.map_err(failing)?;
+    let deps = registry(&operators)?.deps();
+    let saved = match &deps.cluster {
+        Some(cluster) => cluster.read(&id).await.map_err(unlisted)?,
+        None => deps.store.load(&id).await.map_err(failing)?,
+    };
     if !saved.row.is_stored() {
         return Err(ApiError::NotFound);
     }

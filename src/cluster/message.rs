@@ -22,6 +22,7 @@ const REQUEST: u8 = 2;
 const MEDIA_CALL: u8 = 3;
 const MEDIA_OF: u8 = 4;
 const MEDIA_PLACES: u8 = 5;
+const OBJECT_CALL: u8 = 6;
 
 /// The message of a node to all others, several times a second.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +72,8 @@ pub enum NodeMessage<'a> {
     },
     /// A call about a media session of the recipient, which answers it.
     MediaCall(&'a [u8]),
+    /// A call about a durable object of the recipient, or for a piece of a long one or of its answer.
+    ObjectCall(&'a [u8]),
     /// The question on which node the media of a subject are, by its name. The answer has the four bytes of that node,
     /// or none.
     MediaOf(&'a str),
@@ -114,6 +117,7 @@ impl<'a> NodeMessage<'a> {
             Self::Probe => vec![VERSION, PROBE],
             Self::Request { body } => [&[VERSION, REQUEST][..], body].concat(),
             Self::MediaCall(call) => [&[VERSION, MEDIA_CALL][..], call].concat(),
+            Self::ObjectCall(call) => [&[VERSION, OBJECT_CALL][..], call].concat(),
             Self::MediaOf(name) => [&[VERSION, MEDIA_OF][..], name.as_bytes()].concat(),
             Self::Subject { name, body } => named(SUBJECT, name, body),
             Self::MediaPlaces { name, body } => named(MEDIA_PLACES, name, body),
@@ -137,6 +141,7 @@ impl<'a> NodeMessage<'a> {
             PROBE => Some(Self::Probe),
             REQUEST => Some(Self::Request { body: rest }),
             MEDIA_CALL => Some(Self::MediaCall(rest)),
+            OBJECT_CALL => Some(Self::ObjectCall(rest)),
             MEDIA_OF if rest.len() <= MAX_NAME_BYTES => Some(Self::MediaOf(std::str::from_utf8(rest).ok()?)),
             SUBJECT => read_named(rest).map(|(name, body)| Self::Subject { name, body }),
             MEDIA_PLACES => read_named(rest).map(|(name, body)| Self::MediaPlaces { name, body }),
@@ -197,6 +202,7 @@ mod tests {
             (NodeMessage::MediaOf("é"), &[1, 4, 0xc3, 0xa9]),
             (NodeMessage::MediaPlaces { name: "é", body: &[7] }, &[1, 5, 0, 2, 0xc3, 0xa9, 7]),
             (NodeMessage::Request { body: &[7, 8] }, &[1, 2, 7, 8]),
+            (NodeMessage::ObjectCall(&[7, 8]), &[1, 6, 7, 8]),
         ] {
             assert_eq!(message.encode(), recorded);
             assert_eq!(NodeMessage::decode(recorded), Ok(message));

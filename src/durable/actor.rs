@@ -6,6 +6,7 @@
 
 mod batch;
 mod calls;
+mod shared;
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -20,6 +21,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use self::batch::Batch;
+use super::cluster::ObjectCluster;
+use super::cluster::journal::ObjectJournal;
 use super::command::{Command, Reply, Work};
 use super::error::ObjectError;
 use super::feed::Feed;
@@ -71,6 +74,8 @@ pub struct ObjectDeps {
     pub totals: StoredTotals,
     /// The objects in memory.
     pub memory: Memory,
+    /// The objects of all nodes, if this server is one of several; they are stored in journals then.
+    pub cluster: Option<Arc<ObjectCluster>>,
     /// Time after its last use for which an object stays in memory.
     pub idle_timeout: Duration,
     /// The metrics.
@@ -139,6 +144,7 @@ enum Wake {
     Stop,
     Idle,
     ForgetInit,
+    Confirm,
 }
 
 /// The owner of one object.
@@ -146,6 +152,12 @@ pub struct Actor {
     id: ObjectId,
     /// None until it was read, and after a failure of the store.
     object: Option<Object>,
+    /// The way to its journal, if it has one and was read.
+    journal: Option<ObjectJournal>,
+    /// True if sockets are to be told the state once it is known again.
+    is_untold: bool,
+    /// Time until which the cluster's engine is not asked again.
+    away_until: Option<Instant>,
     /// The row that is counted in the sums over all objects; none before the object was read.
     counted: Option<ObjectRow>,
     inbox: Inbox,
@@ -166,6 +178,9 @@ impl Actor {
         Self {
             id,
             object: None,
+            journal: None,
+            is_untold: false,
+            away_until: None,
             counted: None,
             inbox,
             feeds: HashMap::new(),
@@ -187,7 +202,10 @@ impl Actor {
             error!(event = "objectPanicked", object = self.id.as_str());
             self.feeds.clear();
             // The sums still count changes that were applied and not stored.
-            if let (Some(counted), Ok(saved)) = (self.counted, self.deps.store.load(&self.id).await) {
+            // Those of a cluster follow the engine.
+            if self.deps.cluster.is_none()
+                && let (Some(counted), Ok(saved)) = (self.counted, self.deps.store.load(&self.id).await)
+            {
                 self.deps.totals.correct(&counted, &saved.row);
             }
         }
@@ -206,12 +224,14 @@ impl Actor {
         let shared = self.inbox.shared.clone();
         loop {
             let is_free = self.feeds.is_empty();
+            let is_shared = !is_free && self.deps.cluster.is_some();
             let forget_at = self.init.as_ref().map(|(_, until)| *until);
             let wake = tokio::select! {
                 biased;
                 () = shared.stop.cancelled(), if !self.is_stopping => Wake::Stop,
                 command = self.inbox.commands.recv() => command.map_or(Wake::Idle, Wake::Command),
                 () = sleep_until(forget_at.unwrap_or_else(now)), if forget_at.is_some() => Wake::ForgetInit,
+                () = tokio::time::sleep(shared::CONFIRMED_EVERY), if is_shared => Wake::Confirm,
                 () = shared.evict.cancelled(), if is_free => Wake::Idle,
                 () = tokio::time::sleep(self.deps.idle_timeout), if is_free => Wake::Idle,
             };
@@ -219,6 +239,7 @@ impl Actor {
             match wake {
                 Wake::Command(first) => self.serve_waiting(first).await,
                 Wake::ForgetInit => self.init = None,
+                Wake::Confirm => self.look_after_sockets().await,
                 Wake::Stop => {
                     self.is_stopping = true;
                     self.feeds.values().for_each(|feed| feed.close(Close::ServiceRestart));
@@ -261,6 +282,9 @@ impl Actor {
     async fn load(&mut self) -> Result<(), ObjectError> {
         if self.object.is_some() {
             return Ok(());
+        }
+        if self.deps.cluster.is_some() {
+            return self.open_journal().await;
         }
         let saved = self.deps.store.load(&self.id).await.map_err(|error| {
             error!(event = "objectUnreadable", object = self.id.as_str(), %error);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
@@ -19,7 +19,7 @@ use crate::room::message::SharedMessage;
 pub type Entries = Vec<(Arc<str>, Arc<RawValue>)>;
 
 /// A request for an object.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Request {
     /// Sets several keys; the others stay.
     Initialize(Entries),
@@ -49,6 +49,13 @@ pub enum Request {
     Remove,
 }
 
+impl Request {
+    /// True for one that changes nothing, so that it may be made again.
+    pub fn is_query(&self) -> bool {
+        matches!(self, Self::State | Self::Value(_))
+    }
+}
+
 /// The answer to a [`Request`].
 #[derive(Clone, Debug)]
 pub enum Answer {
@@ -69,6 +76,8 @@ pub enum Reply {
     Answered(Result<Answer, ObjectError>),
     /// It was not looked at, since the object left the memory; it is to be sent again.
     Again(Request),
+    /// It was not looked at, since another node owns the object.
+    Elsewhere(Request),
 }
 
 /// A command to an object's task.
@@ -93,7 +102,7 @@ pub enum Command {
     Alarm {
         /// The time for which it was set, in milliseconds since 1970.
         due: u64,
-        /// Dropped once the handler was called.
+        /// Told once the handler was called, or the alarm is found to be not due; dropped if it stays due.
         done: oneshot::Sender<()>,
     },
     /// Panics, for tests of a panic's consequences.

@@ -69,6 +69,32 @@ pub enum ObjectError {
     /// The disk does not answer.
     #[error("the database does not answer; the call may have been made")]
     Hanging,
+    /// Another node of the cluster owns the object.
+    #[error("another node has the object; the call was not made")]
+    Elsewhere,
+    /// Another node of the cluster took the object over.
+    #[error("another node has taken the object over; nothing of the call is stored")]
+    Moved,
+    /// The node of the cluster that is to own the object cannot be reached.
+    #[error("the object's node cannot be reached; the call was not made")]
+    Unreachable,
+    /// The cluster's engine does not answer.
+    #[error("the cluster's engine does not answer; nothing of the call is stored")]
+    EngineAway,
+    /// The cluster's engine, or the object's node, stopped answering in the middle of the call.
+    #[error("the cluster does not answer; the call may have been made")]
+    EngineSilent,
+    /// The object's journal is that of another release.
+    #[error("the object cannot be read")]
+    Unreadable,
+    /// A failure that another node told.
+    #[error("{sentence}")]
+    Remote {
+        /// The status of the answer.
+        status: StatusCode,
+        /// The sentence for the client.
+        sentence: String,
+    },
     /// A defect of the server.
     #[error("internal error")]
     Internal,
@@ -87,11 +113,31 @@ impl ObjectError {
             Self::TooFast(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Failed(_) | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Unavailable(_) => StatusCode::BAD_GATEWAY,
-            Self::Full(_) | Self::Stopping | Self::StoreFailing | Self::Busy => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-            Self::MethodTimedOut | Self::Hanging => StatusCode::GATEWAY_TIMEOUT,
+            Self::Full(_)
+            | Self::Stopping
+            | Self::StoreFailing
+            | Self::Busy
+            | Self::Elsewhere
+            | Self::Moved
+            | Self::Unreachable
+            | Self::EngineAway
+            | Self::Unreadable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::MethodTimedOut | Self::Hanging | Self::EngineSilent => StatusCode::GATEWAY_TIMEOUT,
+            Self::Remote { status, .. } => *status,
         }
+    }
+
+    /// True if the object could not be stored or read, which is no matter of the call.
+    pub fn is_of_store(&self) -> bool {
+        matches!(
+            self,
+            Self::StoreFailing
+                | Self::Elsewhere
+                | Self::Moved
+                | Self::EngineAway
+                | Self::EngineSilent
+                | Self::Unreadable
+        )
     }
 
     /// The label of the metric: the reason that the library `cloudflare_durable` reports.

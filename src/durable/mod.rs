@@ -11,6 +11,7 @@ pub mod api;
 pub mod builtin;
 pub mod callback;
 pub mod channel;
+pub mod cluster;
 pub mod command;
 pub mod error;
 pub mod feed;

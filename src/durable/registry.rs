@@ -1,6 +1,6 @@
 //! Registry of the objects in memory: finds or loads the one object of an id.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -9,12 +9,14 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc::error::SendError;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use super::actor::{Actor, ObjectDeps, ObjectHandle};
+use super::cluster::Route;
+use super::cluster::calls::Forwarded;
 use super::command::{Answer, Command, Reply, Request, Work};
 use super::error::ObjectError;
 use super::feed::FeedReader;
@@ -31,6 +33,12 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// Time for an answer beyond the time for its turn; only a disk that hangs takes longer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Time in which the owner of an object has to be found that another node has.
+const OWNER_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Pause before it is looked for again.
+const PAUSE: Duration = Duration::from_millis(50);
+
 /// All objects of this server. A clone shares them.
 #[derive(Clone, Debug)]
 pub struct ObjectRegistry {
@@ -45,6 +53,17 @@ struct Inner {
     stopping: CancellationToken,
     /// Ends all tasks, whatever they do.
     force: CancellationToken,
+}
+
+/// A registry that may be gone.
+#[derive(Debug)]
+pub struct WeakRegistry(Weak<Inner>);
+
+impl WeakRegistry {
+    /// The registry, if it is not gone.
+    pub fn upgrade(&self) -> Option<ObjectRegistry> {
+        self.0.upgrade().map(|inner| ObjectRegistry { inner })
+    }
 }
 
 /// A socket's connection to its object.
@@ -75,7 +94,13 @@ impl ObjectRegistry {
         &self.inner.deps
     }
 
-    /// Carries out a request, which may wait for `patience` until it is its turn.
+    /// The same, without keeping it.
+    pub fn downgrade(&self) -> WeakRegistry {
+        WeakRegistry(Arc::downgrade(&self.inner))
+    }
+
+    /// Carries out a request, which may wait for `patience` until it is its turn; on the node that owns the object, if
+    /// there are several.
     ///
     /// # Errors
     /// [`ObjectError`].
@@ -87,23 +112,85 @@ impl ObjectRegistry {
         permit: Option<OwnedSemaphorePermit>,
     ) -> Result<Answer, ObjectError> {
         let turn_by = now() + patience;
-        let asked = self.ask(id, request, turn_by, permit);
+        let asked = async {
+            match self.inner.deps.cluster.is_some() {
+                true => self.ask_owner(id, request, turn_by, permit).await,
+                false => self.ask(id, request, turn_by, permit).await.unwrap_or(Err(ObjectError::Internal)),
+            }
+        };
         timeout_at(turn_by + ANSWER_TIMEOUT, asked).await.unwrap_or(Err(ObjectError::Hanging))
     }
 
-    async fn ask(
+    /// Carries out a request that another node passes on.
+    ///
+    /// # Errors
+    /// [`ObjectError::Elsewhere`] if this node does not own the object; or any other.
+    pub async fn request_here(
+        &self,
+        id: &ObjectId,
+        request: Request,
+        patience: Duration,
+    ) -> Result<Answer, ObjectError> {
+        let turn_by = now() + patience;
+        let asked = self.ask(id, request, turn_by, None);
+        let asked = timeout_at(turn_by + ANSWER_TIMEOUT, asked).await;
+        asked.unwrap_or(Ok(Err(ObjectError::Hanging))).unwrap_or(Err(ObjectError::Elsewhere))
+    }
+
+    /// Has the node that owns an object carry out a request. One that may have been carried out is not made again,
+    /// unless it changes nothing.
+    async fn ask_owner(
         &self,
         id: &ObjectId,
         mut request: Request,
         turn_by: Instant,
         mut permit: Option<OwnedSemaphorePermit>,
     ) -> Result<Answer, ObjectError> {
+        let Some(cluster) = &self.inner.deps.cluster else { return Err(ObjectError::Internal) };
+        let until = now() + OWNER_PATIENCE;
         loop {
-            let handle = self.find_or_start(id)?;
+            match cluster.route(id).await? {
+                Route::Here => match self.ask(id, request, turn_by, permit.take()).await {
+                    Ok(answered) => return answered,
+                    Err(unread) => request = unread,
+                },
+                Route::At(node) => {
+                    if self.inner.stopping.is_cancelled() {
+                        return Err(ObjectError::Stopping);
+                    }
+                    let is_query = request.is_query();
+                    let metrics = &self.inner.deps.metrics;
+                    match cluster.forward(node, id, request.clone(), turn_by, metrics).await {
+                        Forwarded::Answered(answered) => return answered,
+                        Forwarded::Unknown if !is_query => return Err(ObjectError::EngineSilent),
+                        Forwarded::NotDone | Forwarded::Unknown => cluster.forget(id),
+                    }
+                }
+            }
+            if now() >= until {
+                return Err(ObjectError::Unreachable);
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Has the object's task here carry out a request; returns that if another node owns the object.
+    async fn ask(
+        &self,
+        id: &ObjectId,
+        mut request: Request,
+        turn_by: Instant,
+        mut permit: Option<OwnedSemaphorePermit>,
+    ) -> Result<Result<Answer, ObjectError>, Request> {
+        loop {
+            let handle = match self.find_or_start(id) {
+                Ok(handle) => handle,
+                Err(error) => return Ok(Err(error)),
+            };
             let (answer, reply) = oneshot::channel();
             let command = Command::Request(Work { request, turn_by, answer, permit: permit.take() });
             match timeout_at(turn_by, handle.commands.send(command)).await {
-                Err(_) => return Err(ObjectError::Busy),
+                Err(_) => return Ok(Err(ObjectError::Busy)),
                 Ok(Err(SendError(Command::Request(work)))) => {
                     (request, permit) = (work.request, work.permit);
                     self.forget(id, &handle);
@@ -112,9 +199,10 @@ impl ObjectRegistry {
                 Ok(_) => {}
             }
             match reply.await {
-                Ok(Reply::Answered(result)) => return result,
+                Ok(Reply::Answered(result)) => return Ok(result),
                 Ok(Reply::Again(unread)) => request = unread,
-                Err(_) => return Err(ObjectError::Internal),
+                Ok(Reply::Elsewhere(unread)) => return Err(unread),
+                Err(_) => return Ok(Err(ObjectError::Internal)),
             }
         }
     }
@@ -130,6 +218,11 @@ impl ObjectRegistry {
         encoding: Encoding,
     ) -> Result<ObjectLink, ObjectError> {
         loop {
+            if let Some(cluster) = &self.inner.deps.cluster
+                && let Route::At(_) = cluster.route(id).await?
+            {
+                return Err(ObjectError::Elsewhere);
+            }
             let handle = self.find_or_start(id)?;
             let (answer, reply) = oneshot::channel();
             if handle.commands.send(Command::Subscribe { socket, encoding, answer }).await.is_err() {
@@ -147,12 +240,34 @@ impl ObjectRegistry {
 
     /// Calls the handler of an object's alarm, and waits until that is done or found to be not due.
     pub async fn ring(&self, id: &ObjectId, due: u64) {
-        let Ok(handle) = self.find_or_start(id) else { return };
+        self.ring_here(id, due).await;
+    }
+
+    /// The same; false if the alarm may still be due.
+    pub async fn ring_here(&self, id: &ObjectId, due: u64) -> bool {
+        let Ok(handle) = self.find_or_start(id) else { return false };
         let (done, rung) = oneshot::channel();
         if handle.commands.send(Command::Alarm { due, done }).await.is_err() {
-            return self.forget(id, &handle);
+            self.forget(id, &handle);
+            return false;
         }
-        let _ = rung.await;
+        rung.await.is_ok()
+    }
+
+    /// The same on the node that owns the object.
+    pub async fn ring_anywhere(&self, id: &ObjectId, due: u64) -> bool {
+        let Some(cluster) = &self.inner.deps.cluster else { return self.ring_here(id, due).await };
+        match cluster.route(id).await {
+            Ok(Route::Here) => self.ring_here(id, due).await,
+            Ok(Route::At(node)) => {
+                let is_rung = cluster.forward_alarm(node, id, due).await;
+                if !is_rung {
+                    cluster.forget(id);
+                }
+                is_rung
+            }
+            Err(_) => false,
+        }
     }
 
     /// Cancelled once no more requests are taken.

@@ -60,6 +60,7 @@ impl Fixture {
             outbox: OutboxLimits { member_bytes: 8 << 20, all_bytes: 64 << 20, write_stall: PATIENCE },
             totals: StoredTotals::new(totals, 1000, 1 << 30, metrics.clone()),
             memory: Memory::new(memory_bytes, metrics.clone()),
+            cluster: None,
             idle_timeout,
             metrics: metrics.clone(),
         };

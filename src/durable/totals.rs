@@ -53,6 +53,13 @@ impl StoredTotals {
         self.show(*totals);
     }
 
+    /// Takes the sums of all nodes of a cluster, as its engine counts them.
+    pub fn follow(&self, objects: u64, bytes: u64) {
+        let mut totals = self.totals.lock().unwrap_or_else(PoisonError::into_inner);
+        *totals = Totals { objects, bytes, ..*totals };
+        self.show(*totals);
+    }
+
     fn show(&self, totals: Totals) {
         let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         self.metrics.durable_objects.set(signed(totals.objects));

@@ -40,6 +40,9 @@ pub trait Engine: Clone + Send + Sync + 'static {
     /// The subjects of a kind that have entries.
     fn subjects(&self, kind: SubjectKind) -> impl Future<Output = Result<Vec<Subject>, NoAnswer>> + Send;
 
+    /// The space that a kind of journals takes.
+    fn stored(&self, kind: SubjectKind) -> impl Future<Output = Result<Stored, NoAnswer>> + Send;
+
     /// Sends a message to a node.
     fn send(&self, to: NodeId, message: Bytes) -> impl Future<Output = ()> + Send;
 
@@ -126,6 +129,15 @@ pub struct StoredEntry {
     pub bytes: Bytes,
 }
 
+/// The space that journals take in the engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// Their number.
+    pub subjects: u64,
+    /// Bytes of their entries.
+    pub bytes: u64,
+}
+
 /// The engine did not answer in time, or cannot be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no answer from the engine")]
@@ -167,11 +179,13 @@ pub enum SubjectKind {
     Object,
     /// A setting that all nodes share.
     Setting,
+    /// The alarm of a durable object.
+    Alarm,
 }
 
 impl SubjectKind {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Room, Self::Object, Self::Setting];
+    pub const ALL: [Self; 4] = [Self::Room, Self::Object, Self::Setting, Self::Alarm];
 
     /// The kind as it is written in addresses.
     pub fn token(self) -> &'static str {
@@ -179,6 +193,7 @@ impl SubjectKind {
             Self::Room => "room",
             Self::Object => "object",
             Self::Setting => "setting",
+            Self::Alarm => "alarm",
         }
     }
 }
@@ -200,6 +215,11 @@ impl Subject {
     /// The subject of a durable object.
     pub fn object(id: &ObjectId) -> Self {
         Self::new(SubjectKind::Object, id.as_str())
+    }
+
+    /// The subject of a durable object's alarm.
+    pub fn alarm(id: &ObjectId) -> Self {
+        Self::new(SubjectKind::Alarm, id.as_str())
     }
 
     /// The subject of a setting with a key.

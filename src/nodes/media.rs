@@ -75,7 +75,7 @@ impl<E: Engine> Cluster<E> {
     }
 
     /// Waits until a node is taken for gone.
-    async fn until_gone(&self, node: NodeId) {
+    pub(super) async fn until_gone(&self, node: NodeId) {
         let mut changes = self.changes();
         while self.state(node) != NodeState::Gone {
             if changes.changed().await.is_err() {

@@ -11,6 +11,7 @@ mod media;
 pub mod nats;
 pub mod newcomer;
 pub mod node;
+pub mod objects;
 mod panics;
 mod pieces;
 mod places;

@@ -21,9 +21,9 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, error};
 
-use self::api::{Names, SubjectsInfo};
+use self::api::{Names, SizeInfo, SubjectsInfo};
 use super::engine::{
-    Engine, EngineEvent, EngineServer, Followed, Following, NoAnswer, ReplyAddress, RequestFailure,
+    Engine, EngineEvent, EngineServer, Followed, Following, NoAnswer, ReplyAddress, RequestFailure, Stored,
     StoredEntry, Subject, SubjectKind,
 };
 use crate::clock::now;
@@ -295,6 +295,18 @@ impl Engine for NatsEngine {
 
     async fn subjects(&self, kind: SubjectKind) -> Result<Vec<Subject>, NoAnswer> {
         timeout(READ_TIMEOUT, self.list(kind)).await.unwrap_or(Err(NoAnswer))
+    }
+
+    async fn stored(&self, kind: SubjectKind) -> Result<Stored, NoAnswer> {
+        let names = &self.0.names;
+        let mut stored = Stored::default();
+        for shard in 0..names.shards {
+            let call = format!("STREAM.INFO.{}", names.stream(kind, shard));
+            let info: SizeInfo = api::read(&self.api(&call, &json!({})).await?).map_err(|_| NoAnswer)?;
+            stored.subjects += info.state.num_subjects;
+            stored.bytes += info.state.bytes;
+        }
+        Ok(stored)
     }
 
     async fn send(&self, to: NodeId, message: Bytes) {

@@ -24,6 +24,7 @@ use tracing::{error, info, warn};
 use super::engine::{Engine, EngineEvent, RequestFailure};
 use super::local_rooms::RoomHere;
 use super::newcomer::Introduced;
+use super::objects::ObjectCalls;
 use super::places::PlacedRooms;
 use super::reach::{Change, Reach};
 use super::requests::Requests;
@@ -66,6 +67,7 @@ pub(super) struct Inner<E> {
     /// The rooms on this node, by name.
     pub(super) rooms: DashMap<RoomName, RoomHere>,
     requests: Requests,
+    objects: ObjectCalls,
     /// The nodes of the media of rooms with a part here.
     pub(super) media: DashMap<RoomName, NodeId>,
     /// The directory of media, if this node has an embedded media server.
@@ -149,6 +151,7 @@ impl<E: Engine> Cluster<E> {
             directory: OnceLock::new(),
             placed: Mutex::default(),
             requests: Requests::default(),
+            objects: ObjectCalls::default(),
             pulses: Mutex::default(),
             changed: watch::Sender::new(Changes::default()),
             takeovers: Arc::new(Semaphore::new(MAX_TAKEOVERS)),
@@ -246,6 +249,10 @@ impl<E: Engine> Cluster<E> {
 
     pub(super) fn requests(&self) -> &Requests {
         &self.inner.requests
+    }
+
+    pub(super) fn objects(&self) -> &ObjectCalls {
+        &self.inner.objects
     }
 
     /// Takes the result of a request to a node.

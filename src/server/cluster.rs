@@ -24,6 +24,7 @@ use crate::nodes::engine::{Engine, EngineEvent};
 use crate::nodes::nats::NatsEngine;
 use crate::nodes::newcomer::{Introduced, listen};
 use crate::nodes::node::{Cluster, NodeIdentity};
+use crate::nodes::objects::ObjectNodes;
 use crate::nodes::settings::EngineSettings;
 use crate::nodes::status::ClusterView;
 use crate::room::rulebook::Rulebook;
@@ -55,6 +56,7 @@ pub(super) struct NodeParts {
     /// Its view of the cluster.
     pub(super) view: Arc<dyn ClusterView>,
     pub(super) media: Arc<dyn MediaNodes>,
+    pub(super) objects: Arc<dyn ObjectNodes>,
     /// The settings that all nodes share.
     pub(super) settings: Arc<dyn SharedSettings>,
     /// Those that there were.
@@ -117,8 +119,8 @@ impl<E: Engine> EngineNode<E> {
                     Box::pin(followed.follow(own, cluster.changes()))
                 })
             };
-            let (rooms, view) = (cluster.clone(), cluster.clone());
-            NodeParts { id, rooms, view, media: cluster, settings, known, carry_over, task, follow }
+            let (rooms, view, media) = (cluster.clone(), cluster.clone(), cluster.clone());
+            NodeParts { id, rooms, view, media, objects: cluster, settings, known, carry_over, task, follow }
         });
         Ok(make)
     }
@@ -153,7 +155,7 @@ pub(super) async fn connect(
     check(config)?;
     warn!(
         event = "clusterLimits",
-        "rooms are shared by the nodes; durable objects, files, lists of meetings and event streams know this node alone \
+        "rooms and durable objects are shared by the nodes; files, lists of meetings and event streams know this node alone \
          (docs/cluster.md)"
     );
     let frame_bytes = config.limits.frame_bytes;

@@ -11,6 +11,8 @@ use crate::durable::actor::ObjectDeps;
 use crate::durable::alarm::ring_alarms;
 use crate::durable::api::DurableApi;
 use crate::durable::channel::ObjectTopics;
+use crate::durable::cluster::calls::Served;
+use crate::durable::cluster::{ObjectCluster, alarms};
 use crate::durable::keys::AccessKeys;
 use crate::durable::memory::Memory;
 use crate::durable::methods::Methods;
@@ -19,6 +21,7 @@ use crate::durable::registry::ObjectRegistry;
 use crate::durable::totals::StoredTotals;
 use crate::http::context::HttpContext;
 use crate::metrics::Metrics;
+use crate::nodes::objects::ObjectNodes;
 use crate::room::outbox::OutboxLimits;
 use crate::store::StoreError;
 use crate::store::data_dir::DataDir;
@@ -58,6 +61,8 @@ pub(super) struct RunningObjects {
     store: ObjectStore,
     registry: ObjectRegistry,
     alarms: AbortOnDropHandle<()>,
+    /// What a node of a cluster does besides.
+    shared: Vec<AbortOnDropHandle<()>>,
     script: AbortOnDropHandle<()>,
 }
 
@@ -66,10 +71,12 @@ impl RunningObjects {
     pub(super) fn start(
         config: &Config,
         OpenedObjects { store, totals, keys, methods }: OpenedObjects,
-        sockets: Arc<Sockets>,
-        http: Arc<HttpContext>,
+        sockets: &Arc<Sockets>,
+        http: &Arc<HttpContext>,
+        nodes: Option<Arc<dyn ObjectNodes>>,
     ) -> (Self, Arc<DurableApi>) {
         let metrics = http.metrics.clone();
+        let cluster = nodes.map(|nodes| Arc::new(ObjectCluster::new(nodes)));
         let (durable, limits) = (&config.durable, &config.limits);
         let deps = ObjectDeps {
             store: store.objects(),
@@ -87,18 +94,22 @@ impl RunningObjects {
             },
             totals: StoredTotals::new(totals, durable.objects, durable.stored_bytes, metrics.clone()),
             memory: Memory::new(durable.memory_bytes, metrics.clone()),
+            cluster: cluster.clone(),
             idle_timeout: durable.idle_timeout,
             metrics: metrics.clone(),
         };
         let registry = ObjectRegistry::new(deps);
-        let alarms = own(ring_alarms(registry.clone()));
+        let (alarms, shared) = match cluster {
+            None => (own(ring_alarms(registry.clone())), Vec::new()),
+            Some(cluster) => share(&registry, cluster),
+        };
         let reloaded = registry.clone();
         let script = own(async move { reloaded.deps().methods.keep_fresh().await });
-        let api = Arc::new(DurableApi::new(config, registry.clone(), keys, sockets.clone(), http));
+        let api = Arc::new(DurableApi::new(config, registry.clone(), keys, sockets.clone(), http.clone()));
         if let Some(phoenix) = &sockets.phoenix {
             phoenix.serve(Arc::new(ObjectTopics::new(&api)));
         }
-        (Self { store, registry, alarms, script }, api)
+        (Self { store, registry, alarms, shared, script }, api)
     }
 
     /// Takes no more requests, and closes all sockets.
@@ -117,7 +128,26 @@ impl RunningObjects {
     /// # Errors
     /// [`StoreError`] if something could not be stored.
     pub(super) async fn close(self, deadline: Instant) -> Result<(), StoreError> {
-        drop((self.alarms, self.script));
+        drop((self.alarms, self.shared, self.script));
         self.store.shutdown(deadline).await
     }
+}
+
+/// Starts what the objects of a node need; the first rings alarms.
+fn share(
+    registry: &ObjectRegistry,
+    cluster: Arc<ObjectCluster>,
+) -> (AbortOnDropHandle<()>, Vec<AbortOnDropHandle<()>>) {
+    cluster.nodes().serve(Served::new(registry));
+    let alarms = {
+        let (registry, cluster) = (registry.clone(), cluster.clone());
+        own(async move { alarms::ring(registry, &cluster).await })
+    };
+    let search = {
+        let cluster = cluster.clone();
+        own(async move { alarms::search(&cluster).await })
+    };
+    let registry = registry.clone();
+    let count = own(async move { cluster.count(&registry.deps().totals).await });
+    (alarms, vec![search, count])
 }

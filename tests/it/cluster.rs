@@ -48,7 +48,19 @@ impl Mortal {
         Self::run(network, Some(other), edit)
     }
 
-    fn run(network: &MemoryNetwork, other: Option<&TestServer>, edit: fn(&mut Config)) -> Self {
+    pub fn start_edited(
+        network: &MemoryNetwork,
+        other: Option<&TestServer>,
+        edit: impl FnOnce(&mut Config) + Send,
+    ) -> Self {
+        Self::run(network, other, edit)
+    }
+
+    fn run(
+        network: &MemoryNetwork,
+        other: Option<&TestServer>,
+        edit: impl FnOnce(&mut Config) + Send,
+    ) -> Self {
         // The runtime may not block where another one runs.
         let start = || {
             let runtime = Runtime::new().unwrap();

@@ -528,6 +528,7 @@ fn wall_clock_is_read_only_where_allowed() {
         "durable/api.rs",
         "durable/callback.rs",
         "durable/channel.rs",
+        "durable/cluster/alarms.rs",
         "durable/script/tests.rs",
         "events/acting.rs",
         "events/api.rs",

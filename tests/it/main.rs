@@ -21,6 +21,7 @@ mod cloud;
 mod cluster;
 mod cluster_kept;
 mod cluster_media;
+mod cluster_objects;
 mod cluster_operators;
 mod cluster_orphans;
 mod cluster_processes;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use satsuma::id::NodeId;
 use satsuma::nodes::engine::{
-    Engine, EngineEvent, EngineServer, Followed, Following, NoAnswer, ReplyAddress, RequestFailure,
+    Engine, EngineEvent, EngineServer, Followed, Following, NoAnswer, ReplyAddress, RequestFailure, Stored,
     StoredEntry, Subject, SubjectKind,
 };
 use satsuma_cluster::writer::Appended;
@@ -193,6 +193,19 @@ impl Engine for MemoryEngine {
         let known =
             shared.journals.iter().filter(|(subject, entries)| subject.kind() == kind && !entries.is_empty());
         Ok(known.map(|(subject, _)| *subject).collect())
+    }
+
+    async fn stored(&self, kind: SubjectKind) -> Result<Stored, NoAnswer> {
+        let shared = self.network.shared();
+        shared.answers(self.node)?;
+        let journals = shared.journals.iter().filter(|(subject, _)| subject.kind() == kind);
+        let journals = journals.map(|(_, entries)| entries).filter(|entries| !entries.is_empty());
+        let bytes =
+            |entries: &Vec<StoredEntry>| entries.iter().map(|entry| entry.bytes.len() as u64).sum::<u64>();
+        Ok(journals.fold(Stored::default(), |stored, entries| Stored {
+            subjects: stored.subjects + 1,
+            bytes: stored.bytes + bytes(entries),
+        }))
     }
 
     async fn send(&self, to: NodeId, message: Bytes) {

@@ -84,7 +84,7 @@ impl Actor {
     /// Stores the changes of a batch, and carries out what follows.
     ///
     /// # Errors
-    /// [`ObjectError::StoreFailing`]; everyone who waited for these changes was told, and the object is as stored.
+    /// [`ObjectError::StoreFailing`] or an error of the cluster; everyone who waited for these changes was told, and the object is as stored.
     pub(super) async fn store(&mut self, batch: &mut Batch) -> Result<(), ObjectError> {
         let effects = mem::take(&mut batch.effects);
         let (Some(unstored), Some(object)) = (batch.unstored.take(), &self.object) else {
@@ -93,6 +93,9 @@ impl Actor {
             }
             return Ok(());
         };
+        if self.deps.cluster.is_some() {
+            return self.store_in_journal(unstored, effects, batch).await;
+        }
         let Unstored { changes, before } = unstored;
         let write = ObjectWrite { id: self.id.clone(), changes, before, after: *object.row() };
         let stored = self.deps.store.commit(write).await;
@@ -106,7 +109,7 @@ impl Actor {
         (self.init, batch.data) = (None, None);
         let told = self.object.take().map(|object| *object.row());
         for effect in effects {
-            self.fail(effect).await;
+            self.fail(effect, &ObjectError::StoreFailing).await;
         }
         if self.load().await.is_ok() && self.object.as_ref().map(Object::row) != told.as_ref() {
             // The sockets may know neither what was rolled back nor what was stored in spite of the error.
@@ -115,7 +118,7 @@ impl Actor {
         Err(ObjectError::StoreFailing)
     }
 
-    async fn carry_out(&mut self, effect: Effect) {
+    pub(super) async fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Answer(answer, result) => drop(answer.send(Reply::Answered(result))),
             Effect::Update { at, key, value } => self.tell_update(at, &key, &value).await,
@@ -129,13 +132,13 @@ impl Actor {
                 }
                 self.measure();
             }
-            Effect::Alarm(done) => drop(done),
+            Effect::Alarm(done) => drop(done.send(())),
         }
     }
 
     /// Tells whoever waits for an effect that the changes before it are not stored.
-    async fn fail(&mut self, effect: Effect) {
-        let failure = ObjectError::StoreFailing;
+    pub(super) async fn fail(&mut self, effect: Effect, failure: &ObjectError) {
+        let failure = failure.clone();
         let failed = match effect {
             Effect::Answer(answer, _) => Effect::Answer(answer, Err(failure)),
             Effect::Update { .. } => return,
@@ -145,7 +148,8 @@ impl Actor {
             Effect::Subscribe { socket, encoding, answer, .. } => {
                 Effect::Subscribe { socket, encoding, answer, outcome: Err(failure) }
             }
-            Effect::Alarm(done) => Effect::Alarm(done),
+            // It stays due.
+            Effect::Alarm(_) => return,
         };
         self.carry_out(failed).await;
     }
@@ -192,7 +196,7 @@ impl Actor {
     }
 
     /// Tells all sockets the whole state.
-    fn tell_state(&mut self) {
+    pub(super) fn tell_state(&mut self) {
         if self.feeds.is_empty() {
             return;
         }

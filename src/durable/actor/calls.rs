@@ -40,6 +40,13 @@ type Called<T> = Result<(T, Vec<Update>), ObjectError>;
 impl Actor {
     pub(super) async fn obey(&mut self, command: Command, batch: &mut Batch) {
         self.inbox.shared.is_used.store(true, Ordering::Relaxed);
+        let command = match self.deps.cluster.is_some() {
+            true => match self.admit(command, batch).await {
+                Some(command) => command,
+                None => return,
+            },
+            false => command,
+        };
         match command {
             Command::Request(work) => self.work(work, batch).await,
             Command::Message(message) => self.hear(message, batch).await,
@@ -236,7 +243,13 @@ impl Actor {
             return;
         }
         let alarm = self.object.as_ref().and_then(|object| object.row().alarm);
-        let Some(alarm) = alarm.filter(|alarm| alarm.due == due && due <= at) else { return };
+        let Some(alarm) = alarm.filter(|alarm| alarm.due == due) else {
+            return self.effect(Effect::Alarm(done), batch).await;
+        };
+        if due > at {
+            // Of a node whose clock is ahead.
+            return;
+        }
         let called = match self.run_method(at, Target::Alarm, no_params(), Payer::Alarms, batch).await {
             Ok(outcome) => {
                 let MethodOutcome { changes, updates, alarm, .. } = outcome;
@@ -253,7 +266,7 @@ impl Actor {
                 let _ = self.tell(at, Ok(called), batch).await;
             }
             // It stays due.
-            Err(ObjectError::StoreFailing) => return,
+            Err(error) if error.is_of_store() => return,
             Err(error) => self.postpone(at, alarm, &error, batch),
         }
         self.effect(Effect::Alarm(done), batch).await;

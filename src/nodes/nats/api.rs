@@ -96,7 +96,7 @@ impl Names {
         let Self { prefix, shards } = self;
         let max_age = match kind {
             SubjectKind::Room => ROOM_AGE,
-            SubjectKind::Object | SubjectKind::Setting => Duration::ZERO,
+            SubjectKind::Object | SubjectKind::Setting | SubjectKind::Alarm => Duration::ZERO,
         };
         StreamConfig {
             name: self.stream(kind, shard),
@@ -192,6 +192,24 @@ pub struct SubjectsInfo {
     pub total: u64,
     /// The state.
     pub state: SubjectsState,
+}
+
+/// The answer to a request for a stream's size.
+#[derive(Debug, Deserialize)]
+pub struct SizeInfo {
+    /// The state.
+    pub state: SizeState,
+}
+
+/// The size of a stream.
+#[derive(Debug, Deserialize)]
+pub struct SizeState {
+    /// Bytes of its entries.
+    #[serde(default)]
+    pub bytes: u64,
+    /// The number of subjects with entries.
+    #[serde(default)]
+    pub num_subjects: u64,
 }
 
 /// The state of a stream.

@@ -36,6 +36,18 @@ impl<E: Engine> NodeTask<E> {
             });
             return;
         }
+        if let (Ok(NodeMessage::ObjectCall(body)), true) =
+            (NodeMessage::decode(message), self.cluster.is_member(from))
+        {
+            let (cluster, body) = (self.cluster.clone(), message.slice_ref(body));
+            self.calls.spawn(async move {
+                let answer = cluster.answer_object_call(from, body).await;
+                if let Some(reply) = reply {
+                    cluster.engine().reply(reply, answer).await;
+                }
+            });
+            return;
+        }
         if let Some(reply) = reply {
             let engine = self.cluster.engine().clone();
             let answer = match NodeMessage::decode(message) {
@@ -56,6 +68,7 @@ impl<E: Engine> NodeTask<E> {
                 NodeMessage::Probe
                 | NodeMessage::Request { .. }
                 | NodeMessage::MediaCall(_)
+                | NodeMessage::ObjectCall(_)
                 | NodeMessage::MediaOf(_),
             ) => return,
             Ok(NodeMessage::Subject { name, body }) => (name, body),

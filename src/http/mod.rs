@@ -6,6 +6,7 @@ pub mod base_path;
 pub mod bearer;
 pub mod charge;
 pub mod context;
+pub mod deadline;
 pub mod error;
 pub mod extract;
 pub mod guesses;

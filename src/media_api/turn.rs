@@ -120,6 +120,15 @@ impl TurnCredentials {
         list(&servers)
     }
 
+    /// Like [`Self::at_hand`], and the servers for use without TURN if none is configured.
+    pub async fn servers_at_hand(&self, identity: &IdentityId, wait: Duration) -> Option<Box<RawValue>> {
+        if self.upstream.has_turn() {
+            self.at_hand(identity, wait).await
+        } else {
+            list(self.without_turn().as_bytes())
+        }
+    }
+
     /// Returns the ICE servers for use without TURN credentials.
     ///
     /// The embedded media server needs none, since it advertises its addresses: a server on a laptop then

@@ -20,12 +20,12 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRef};
-use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
-use tower_http::timeout::TimeoutLayer;
 
 use self::service::ReportService;
 use crate::http::context::HttpContext;
+use crate::http::deadline::deadline;
 
 /// Returns the routes of reports and counted events.
 pub fn router<S>() -> Router<S>
@@ -52,5 +52,5 @@ where
     Router::new()
         .route("/api/bugReport", post(bug_report::post))
         .layer(DefaultBodyLimit::disable())
-        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, timeout))
+        .layer(from_fn_with_state(timeout, deadline))
 }

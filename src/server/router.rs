@@ -12,13 +12,13 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::CorsLayer;
-use tower_http::timeout::TimeoutLayer;
 
 use crate::admin::readiness::asks_for_engine;
 use crate::durable::api::DurableApi;
 use crate::events::api::EventApi;
 use crate::http::base_path;
 use crate::http::context::HttpContext;
+use crate::http::deadline::deadline;
 use crate::http::error::ApiError;
 use crate::http::guesses::tell_guesses;
 use crate::http::request_guard::{guard, observe};
@@ -79,7 +79,7 @@ pub(super) fn router(state: AppState, phoenix_path: Option<&str>) -> Router {
         .route("/healthz", get(async || (NOT_CACHED, "ok\n")))
         .route("/readyz", get(readyz))
         .layer(DefaultBodyLimit::max(http.body_bytes))
-        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, http.request_timeout))
+        .layer(from_fn_with_state(http.request_timeout, deadline))
         .merge(ws::waiting_router(phoenix_path))
         .merge(media_api::router())
         .merge(reports::uploads(&state.reports))

@@ -194,7 +194,7 @@ pub async fn settings(
     // The path as sent: the router's own decoding accepts encodings that browsers do not.
     let room = room_of(uri.path().strip_prefix("/api/rooms").unwrap_or_default())?;
     let Auth::User { identity, by, renew } = auth else { return Err(http.unauthenticated()) };
-    let ice_servers = media.turn.at_hand(&identity.id, TURN_WAIT).await;
+    let ice_servers = media.turn.servers_at_hand(&identity.id, TURN_WAIT).await;
     let grants = PageGrants { publish: identity.grants.publish, chat: identity.grants.chat };
     let user = User::new(&identity, by, &headers);
     let api_extra_params = media.parameters(site.settings.api_extra_params.as_deref(), Some(&room));

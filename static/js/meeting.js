@@ -89,6 +89,7 @@ export class Meeting extends Emitter {
     this.#signalling = signalling;
     this.#webcam = settings.webcam;
     this.#chat = chat;
+    if (settings.canCarryMedia) this.#startMedia(settings, state.meetingId);
     this.ai = new Ai({
       signalling,
       isOffered: settings.hasAi && settings.canCarryMedia,
@@ -114,7 +115,6 @@ export class Meeting extends Emitter {
       this.#chat.focus();
       withdrawNotice('chat');
     });
-    if (settings.canCarryMedia) this.#startMedia(settings, state.meetingId);
     if (state.users.filter(({ joined }) => joined).length > QUIET_ROOM && devices.microphone.isWanted) {
       devices.muteMicrophone();
       notice(text('notice.manyPeople'), 'microphone');
@@ -222,7 +222,10 @@ export class Meeting extends Emitter {
     const parameters = new URLSearchParams(settings.extraParams);
     if (meetingId) parameters.set('correlationId', meetingId);
     this.#api = new CallsApi(parameters, settings.maxHistory);
-    const media = new Media(this.#api, settings.iceServers);
+    const { camera, microphone } = this.#devices;
+    // The media service answers while the room is being shown.
+    const isNeeded = camera.isWanted || microphone.isWanted || this.#others.length > 0;
+    const media = new Media(this.#api, settings.iceServers, isNeeded);
     this.#media = media;
     const { signal } = this.#ending;
     media.on('sent', () => this.#changed(), { signal });

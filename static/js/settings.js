@@ -69,7 +69,7 @@ export async function askWhyRefused(address, options) {
     case 426:
       return { code: '', reason: text('server.proxyBlocks') };
     default:
-      return { code: answer.headers.get(CODE) ?? '', reason: await sentence(answer) };
+      return { code: answer.headers.get(CODE) ?? '', reason: await told(answer) };
   }
 }
 
@@ -85,21 +85,29 @@ export async function enterRoom(roomName, password) {
 
 /** @param {Response} answer */
 async function check(answer) {
-  if (!answer.ok) throw new Refusal((await sentence(answer)) || text('server.status', { status: String(answer.status) }));
+  if (!answer.ok) throw new Refusal(await sentence(answer));
+}
+
+/**
+ * Returns what an error says: the text for its code, the server's sentence, or else its status.
+ * @param {Response} answer
+ */
+export async function sentence(answer) {
+  return (await told(answer)) || text('server.status', { status: String(answer.status) });
 }
 
 /**
  * Returns the text for the code of an error, or else the server's sentence about it, or an empty string.
  * @param {Response} answer
  */
-export async function sentence(answer) {
+async function told(answer) {
   const known = refusalText(answer.headers.get(CODE));
   if (known) return known;
   const type = answer.headers.get('Content-Type') ?? '';
-  let told = type.startsWith('text/plain') ? (await answer.text()).trim() : '';
-  if (type.startsWith('application/json')) told = String((await answer.json()).error ?? '');
-  if (!told) return '';
-  const [first, ...rest] = told;
+  let words = type.startsWith('text/plain') ? (await answer.text()).trim() : '';
+  if (type.startsWith('application/json')) words = String((await answer.json()).error ?? '');
+  if (!words) return '';
+  const [first, ...rest] = words;
   return `${first.toUpperCase()}${rest.join('')}.`;
 }
 

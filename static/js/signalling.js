@@ -140,7 +140,7 @@ const PROBE = 2_000;
 const MAX_PAUSE = 10_000;
 const GROWTH = 1.3;
 
-/** Time after which an open socket resets the delay of the next reconnect. */
+/** Time after which an open socket is taken for one that stays. */
 const STEADY = 5_000;
 
 /** Failed attempts in a row after which the cause is likely not to pass by itself. */
@@ -183,6 +183,8 @@ export class Signalling extends Emitter {
   /** @type {WebSocket | undefined} */
   #socket;
   #failedAttempts = 0;
+  /** Attempts given up before they were answered. A server that hung admits them later, perhaps after their successor. */
+  #abandoned = 0;
   #quietHeartbeats = 0;
   /** @type {ClientMessage[]} */
   #waiting = [];
@@ -215,6 +217,7 @@ export class Signalling extends Emitter {
     // An earlier attempt may wait for an answer that was lost.
     const attempt = this.#socket;
     this.#socket = undefined;
+    if (attempt) this.#abandoned += 1;
     attempt?.close();
     // The first attempts on a network that has just come up may fail.
     this.#pause = RESTART_PAUSE;
@@ -290,7 +293,9 @@ export class Signalling extends Emitter {
       isOpened = true;
       clearTimeout(attempt);
       steady = setTimeout(() => {
-        if (socket === this.#socket) this.#pause = 0;
+        if (socket !== this.#socket) return;
+        this.#pause = 0;
+        this.#abandoned = 0;
       }, STEADY);
       this.opened += 1;
       this.#failedAttempts = 0;
@@ -326,15 +331,20 @@ export class Signalling extends Emitter {
     this.#probe = undefined;
     // Its own close event may take long, and is ignored.
     socket.close();
-    if (code === SUPERSEDED) {
+    if (code === SUPERSEDED && this.#abandoned === 0) {
       this.#end();
       this.emit('superseded');
       return;
     }
+    const isByAbandoned = code === SUPERSEDED;
+    if (isByAbandoned) this.#abandoned -= 1;
     // Without a code this page gave it up.
-    this.#timer = setTimeout(() => this.#connect(), this.#nextPause(isOpened ? (code ?? BROKEN) : undefined));
-    this.emit('away', { reason });
+    const cause = isByAbandoned ? BROKEN : (code ?? BROKEN);
+    this.#timer = setTimeout(() => this.#connect(), this.#nextPause(isOpened ? cause : undefined));
+    this.emit('away', { reason: isByAbandoned ? undefined : reason });
     if (isOpened) return;
+    // A refused attempt ends by itself.
+    if (code === undefined) this.#abandoned += 1;
     this.#failedAttempts += 1;
     if (this.#failedAttempts >= DOUBTFUL_ATTEMPTS) this.emit('refused');
   }

@@ -670,6 +670,8 @@ async fn stun_is_offered_unless_media_are_embedded() {
     let ada = Caller::log_in(&bare, "Ada").await;
     let servers = answer(ada.ask(Method::GET, "/partytracks/generate-ice-servers")).await;
     assert_eq!((servers.status, servers.json()), (200, json!({"iceServers": []})));
+    let settings = answer(ada.ask(Method::GET, "/api/rooms/r/settings")).await.json();
+    assert_eq!(settings["iceServers"], json!([]), "a page needs no request for what is known");
     let server = server_with(&cloud, |config| config.turn.service_token.0 = None).await;
     let ada = Caller::log_in(&server, "Ada").await;
     let servers = answer(ada.ask(Method::GET, "/partytracks/generate-ice-servers")).await;

@@ -462,6 +462,10 @@ async fn report_form_has_its_own_timeout() {
         read = other.read_to_string(&mut second) => drop(read.unwrap()),
     }
     assert!(second.starts_with("HTTP/1.1 408"), "{second}");
+    assert!(
+        second.ends_with("the request took too long: it arrived slowly, or the server is busy"),
+        "{second}"
+    );
     stream.read_to_string(&mut first).await.unwrap();
     assert!(first.starts_with("HTTP/1.1 408"), "{first}");
     assert_eq!(reports(&server, "").await.len(), 0);

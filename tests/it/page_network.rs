@@ -49,6 +49,39 @@ async fn frozen_server_is_detected_and_recovers() {
     ada.until(&shows_a_picture("Bob")).await;
 }
 
+/// The server admits attempts that the page gave up meanwhile. One that came last was taken for a newer window.
+#[tokio::test]
+#[ignore = "needs chromium"]
+async fn own_attempt_is_no_newer_window() {
+    let browser = Browser::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let server = Process::start(&dir.path().join("data"), &[]).await;
+    let origin = format!("http://{}", server.reached_at().http);
+    // A second socket of each attempt after the first stands for the one that the server admits late.
+    let late = "window.sockets = [];
+        const Socket = WebSocket;
+        window.WebSocket = class extends Socket {
+            constructor(url) {
+                super(url);
+                sockets.push(this);
+                this.addEventListener('close', ({code}) => this.superseded = code === 4001);
+                if (window.isFrozen) this.addEventListener('message', () => (window.late ??= new Socket(url)), {once: true});
+            }
+        };";
+    let bob = bob_with(&browser, &origin, late).await;
+    let ada = meet(&browser.visitor().await, &server, "r", "Ada").await;
+    bob.eval("isFrozen = true").await;
+    server.signal(Signal::STOP);
+    // The first attempt of the page is given up, and another one begins.
+    bob.until("sockets.length > 2").await;
+    server.signal(Signal::CONT);
+    bob.until("window.late").await;
+    bob.until("sockets.some(socket => socket.superseded)").await;
+    bob.until(&format!("!({IS_AWAY})")).await;
+    until_on_stage(&ada, &["Ada (you)", "Bob"]).await;
+    assert_eq!(bob.eval("document.body.dataset.view").await, json!("room"));
+}
+
 #[tokio::test]
 #[ignore = "needs chromium"]
 async fn lost_connection_of_other_member_is_marked() {

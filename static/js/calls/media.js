@@ -59,12 +59,13 @@ export class Media extends Emitter {
   /**
    * @param {CallsApi} api
    * @param {RTCIceServer[] | undefined} iceServers
+   * @param {boolean} isNeeded opens a session at once, before there is anything to send or receive
    */
-  constructor(api, iceServers) {
+  constructor(api, iceServers, isNeeded) {
     super();
     this.#api = api;
     this.#iceServers = iceServers;
-    this.#run();
+    this.#run(isNeeded);
   }
 
   /** The media session's id, which other members and operators see. */
@@ -138,14 +139,16 @@ export class Media extends Emitter {
     this.#wake();
   }
 
-  async #run() {
+  /** @param {boolean} isNeeded */
+  async #run(isNeeded) {
     while (!this.#ended) {
       try {
-        while (!this.#ended && this.#outgoing.size + this.#incoming.size === 0) {
+        while (!this.#ended && !isNeeded && this.#outgoing.size + this.#incoming.size === 0) {
           this.#setBroken(false);
           await this.#rest();
         }
         if (this.#ended) return;
+        isNeeded = false;
         this.#session = await CallsSession.open(this.#api, this.#iceServers);
         this.#flow = this.#watch(this.#session);
         this.emit('sent');

@@ -230,8 +230,8 @@ impl Server {
         let token = data_dir.operator_token();
         let sockets =
             Arc::new(Sockets::new(&config, node_id, registry.clone(), metrics.clone(), stopping.clone()));
-        let nodes = node.as_ref().map(|node| node.objects.clone());
-        let start = |objects| RunningObjects::start(&config, objects, &sockets, &http, nodes);
+        let shared = node.as_ref().map(|node| node.objects.clone());
+        let start = |objects| RunningObjects::start(&config, objects, &sockets, &http, shared);
         let (objects, durable) = objects.map(start).unzip();
         let event_api = Arc::new(events.api(&config.events, registry.clone(), metrics.clone()));
         let state = AppState {

@@ -127,6 +127,12 @@ impl ObjectError {
         }
     }
 
+    /// A failure that another node told.
+    pub fn remote(status: u16, sentence: String) -> Self {
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Self::Remote { status, sentence }
+    }
+
     /// True if the object could not be stored or read, which is no matter of the call.
     pub fn is_of_store(&self) -> bool {
         matches!(

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use crate::metrics::{Counted, Metrics};
 use crate::protocol::close::Close;
 use crate::protocol::deflate::Encoding;
+use crate::protocol::server::MessageKind;
 use crate::room::message::{Payload, SharedMessage};
 use crate::room::outbox::{OutboxLimits, TooSlow};
 
@@ -50,6 +51,21 @@ pub enum Taken {
     Close(Close),
 }
 
+/// The next action of a socket, for the node that has it.
+#[derive(Debug)]
+pub enum Relayed {
+    /// The whole state.
+    State(SharedMessage),
+    /// A change of a key.
+    Update(Arc<str>, SharedMessage),
+    /// The answer to a message of the socket.
+    Answer(SharedMessage),
+    /// A message of the socket was handled, and has no answer.
+    Skip,
+    /// The end.
+    Close(Close),
+}
+
 #[derive(Debug)]
 struct Shared {
     state: Mutex<FeedState>,
@@ -70,6 +86,8 @@ struct FeedState {
     bytes: usize,
     /// Memory of the queue's entries, in the gauge of queued bytes.
     entries: Counted,
+    /// True if the socket is another node's, which counts its messages.
+    tells_skips: bool,
     /// Messages of the socket that are not answered yet, or whose answers are queued.
     answers: usize,
     /// Bytes of the queued answers.
@@ -94,6 +112,7 @@ enum Kind {
     /// Bytes of an answer.
     Answer(usize),
     State,
+    Skip,
 }
 
 impl Feed {
@@ -106,6 +125,7 @@ impl Feed {
             last_number: 0,
             bytes: 0,
             entries: Counted::new(&metrics.outbox_bytes, 0),
+            tells_skips: false,
             answers: 0,
             answer_bytes: 0,
             waiting_since: None,
@@ -127,7 +147,7 @@ impl Feed {
         let replaced: Vec<u64> = state
             .queue
             .iter()
-            .filter(|(_, queued)| !matches!(queued.kind, Kind::Answer(_)))
+            .filter(|(_, queued)| !matches!(queued.kind, Kind::Answer(_) | Kind::Skip))
             .map(|(number, _)| *number)
             .collect();
         replaced.into_iter().for_each(|number| state.forget(number));
@@ -165,8 +185,14 @@ impl Feed {
     }
 
     /// Counts a message of the socket that gets no answer as handled.
-    pub fn skip_answer(&self) {
+    pub fn skip_answer(&self, now: Instant) {
         let mut state = self.shared.lock();
+        if state.tells_skips {
+            let nothing = SharedMessage::new(MessageKind::Object, String::new(), &self.shared.metrics);
+            // A socket that is too slow for it is found out by the next message.
+            let _ = self.push(state, now, &nothing, Kind::Skip);
+            return;
+        }
         state.answers = state.answers.saturating_sub(1);
         state.wake();
     }
@@ -226,6 +252,37 @@ impl Drop for Feed {
 impl FeedReader {
     /// The next action, or `Pending` until there is one. Only the last caller is woken.
     pub fn poll_take(&self, now: impl FnOnce() -> Instant, context: &Context<'_>) -> Poll<Taken> {
+        self.poll_next(
+            now,
+            context,
+            |queued, encoding| Taken::Message(queued.message.payload(encoding)),
+            Taken::Close,
+        )
+    }
+
+    /// The same, for the node that has the socket.
+    pub fn poll_relayed(&self, now: impl FnOnce() -> Instant, context: &Context<'_>) -> Poll<Relayed> {
+        let relayed = |queued: Queued, _| match queued.kind {
+            Kind::Update(key) => Relayed::Update(key, queued.message),
+            Kind::Answer(_) => Relayed::Answer(queued.message),
+            Kind::State => Relayed::State(queued.message),
+            Kind::Skip => Relayed::Skip,
+        };
+        self.poll_next(now, context, relayed, Relayed::Close)
+    }
+
+    /// Has the socket's node told of messages that have no answer.
+    pub fn tell_skips(&self) {
+        self.shared.lock().tells_skips = true;
+    }
+
+    fn poll_next<T>(
+        &self,
+        now: impl FnOnce() -> Instant,
+        context: &Context<'_>,
+        take: impl FnOnce(Queued, Encoding) -> T,
+        close: impl FnOnce(Close) -> T,
+    ) -> Poll<T> {
         let mut state = self.shared.lock();
         if let Some((_, queued)) = state.queue.pop_first() {
             state.bytes -= queued.cost;
@@ -239,7 +296,7 @@ impl FeedReader {
                     state.answer_bytes = state.answer_bytes.saturating_sub(*bytes);
                     state.answers = state.answers.saturating_sub(1);
                 }
-                Kind::State => {}
+                Kind::State | Kind::Skip => {}
             }
             state.waiting_since = None;
             if state.queue.is_empty() {
@@ -248,10 +305,10 @@ impl FeedReader {
                 state.waiting_since = Some(now());
             }
             state.count_entries();
-            return Poll::Ready(Taken::Message(queued.message.payload(state.encoding)));
+            return Poll::Ready(take(queued, state.encoding));
         }
-        if let Some(close) = state.end {
-            return Poll::Ready(Taken::Close(close));
+        if let Some(end) = state.end {
+            return Poll::Ready(close(end));
         }
         state.keep_waker(context);
         Poll::Pending
@@ -351,7 +408,6 @@ mod tests {
 
     use super::*;
     use crate::clock::now;
-    use crate::protocol::server::MessageKind;
 
     const STALL: Duration = Duration::from_secs(20);
 
@@ -459,7 +515,7 @@ mod tests {
             reader.expect_answer();
         }
         assert!(reader.poll_answered(&Context::from_waker(Waker::noop())).is_pending());
-        feed.skip_answer();
+        feed.skip_answer(now());
         assert!(reader.is_answered());
         feed.push_answer(now(), &message("x".repeat(MAX_ANSWER_BYTES))).unwrap();
         assert!(!reader.is_answered());

@@ -17,6 +17,7 @@ use tracing::{info, warn};
 use super::actor::{Actor, ObjectDeps, ObjectHandle};
 use super::cluster::Route;
 use super::cluster::calls::Forwarded;
+use super::cluster::sessions::{self, Opened};
 use super::command::{Answer, Command, Reply, Request, Work};
 use super::error::ObjectError;
 use super::feed::FeedReader;
@@ -207,7 +208,7 @@ impl ObjectRegistry {
         }
     }
 
-    /// Connects a socket to an object, and queues the object's state for it.
+    /// Connects a socket to an object, wherever that is, and queues the object's state for it.
     ///
     /// # Errors
     /// [`ObjectError`].
@@ -217,12 +218,41 @@ impl ObjectRegistry {
         socket: ConnectionId,
         encoding: Encoding,
     ) -> Result<ObjectLink, ObjectError> {
+        let Some(cluster) = &self.inner.deps.cluster else {
+            return self.subscribe_here(id, socket, encoding).await;
+        };
+        let until = now() + OWNER_PATIENCE;
         loop {
-            if let Some(cluster) = &self.inner.deps.cluster
-                && let Route::At(_) = cluster.route(id).await?
-            {
-                return Err(ObjectError::Elsewhere);
+            match cluster.route(id).await? {
+                Route::Here => match self.subscribe_here(id, socket, encoding).await {
+                    Err(ObjectError::Elsewhere) => {}
+                    subscribed => return subscribed,
+                },
+                Route::At(_) if self.inner.stopping.is_cancelled() => return Err(ObjectError::Stopping),
+                Route::At(node) => match sessions::open(self, cluster, node, id, (socket, encoding)).await {
+                    Opened::Link(link) => return Ok(link),
+                    Opened::Refused(error) => return Err(error),
+                    Opened::NotDone => cluster.forget(id),
+                },
             }
+            if now() >= until {
+                return Err(ObjectError::Unreachable);
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Connects a socket to an object of this node.
+    ///
+    /// # Errors
+    /// [`ObjectError::Elsewhere`] if another node owns the object; or any other.
+    pub async fn subscribe_here(
+        &self,
+        id: &ObjectId,
+        socket: ConnectionId,
+        encoding: Encoding,
+    ) -> Result<ObjectLink, ObjectError> {
+        loop {
             let handle = self.find_or_start(id)?;
             let (answer, reply) = oneshot::channel();
             if handle.commands.send(Command::Subscribe { socket, encoding, answer }).await.is_err() {
@@ -236,6 +266,12 @@ impl ObjectRegistry {
                 Err(_) => return Err(ObjectError::Internal),
             }
         }
+    }
+
+    /// Runs a task for as long as the objects do.
+    pub fn track(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let force = self.inner.force.clone();
+        self.inner.tasks.spawn(async move { force.run_until_cancelled(task).await });
     }
 
     /// Calls the handler of an object's alarm, and waits until that is done or found to be not due.

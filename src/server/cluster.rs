@@ -14,6 +14,7 @@ use super::{StartError, own};
 use crate::admin::revocations::{self, InForce};
 use crate::clock::wall_clock;
 use crate::config::Config;
+use crate::durable::cluster::{ObjectCluster, carry as carry_objects};
 use crate::id::NodeId;
 use crate::media_api::checking::CheckedCalls;
 use crate::media_api::nodes::MediaNodes;
@@ -24,7 +25,6 @@ use crate::nodes::engine::{Engine, EngineEvent};
 use crate::nodes::nats::NatsEngine;
 use crate::nodes::newcomer::{Introduced, listen};
 use crate::nodes::node::{Cluster, NodeIdentity};
-use crate::nodes::objects::ObjectNodes;
 use crate::nodes::settings::EngineSettings;
 use crate::nodes::status::ClusterView;
 use crate::room::rulebook::Rulebook;
@@ -56,7 +56,8 @@ pub(super) struct NodeParts {
     /// Its view of the cluster.
     pub(super) view: Arc<dyn ClusterView>,
     pub(super) media: Arc<dyn MediaNodes>,
-    pub(super) objects: Arc<dyn ObjectNodes>,
+    /// The durable objects of all nodes.
+    pub(super) objects: Arc<ObjectCluster>,
     /// The settings that all nodes share.
     pub(super) settings: Arc<dyn SharedSettings>,
     /// Those that there were.
@@ -119,8 +120,9 @@ impl<E: Engine> EngineNode<E> {
                     Box::pin(followed.follow(own, cluster.changes()))
                 })
             };
-            let (rooms, view, media) = (cluster.clone(), cluster.clone(), cluster.clone());
-            NodeParts { id, rooms, view, media, objects: cluster, settings, known, carry_over, task, follow }
+            let objects = Arc::new(ObjectCluster::new(cluster.clone()));
+            let (rooms, view, media) = (cluster.clone(), cluster.clone(), cluster);
+            NodeParts { id, rooms, view, media, objects, settings, known, carry_over, task, follow }
         });
         Ok(make)
     }
@@ -166,16 +168,19 @@ pub(super) async fn connect(
     Ok(Some(EngineNode { id, name, fingerprint, engine, events }.introduce().await?))
 }
 
-/// Writes the rooms that this server stored as a single node into their journals. It is the last that may fail: after it a
-/// single node would not find them.
+/// Writes the rooms and objects that this server stored as a single node into their journals. It is the last that may
+/// fail: after it a single node would not find them.
 ///
 /// # Errors
-/// [`CarryError`]; the rooms are still stored.
+/// [`StartError`]; what is not carried over is still stored.
 pub(super) async fn carry_over<S>(
     node: Option<(NodeParts, S)>,
     resources: &Resources,
-) -> Result<Option<(NodeParts, S)>, CarryError> {
+) -> Result<Option<(NodeParts, S)>, StartError> {
     let Some((mut node, settings)) = node else { return Ok(None) };
+    if let Some(objects) = &resources.objects {
+        carry_objects::carry_over(&node.objects, &objects.store.objects()).await?;
+    }
     if let Some(carry_over) = node.carry_over.take() {
         carry_over(resources.store.handle(), resources.kept.clone()).await?;
     }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use crate::config::ConfigErrors;
 use crate::config::KeyFileError;
 use crate::delivery::webhook::InvalidWebhook;
+use crate::durable::cluster::carry::ObjectsNotCarried;
 use crate::events::webhook::WebhookError;
 use crate::login::LoginError;
 use crate::nodes::carry::CarryError;
@@ -97,6 +98,9 @@ pub enum StartError {
     /// The stored rooms are not in their journals.
     #[error(transparent)]
     CarryOver(#[from] CarryError),
+    /// The stored objects are not in their journals.
+    #[error(transparent)]
+    ObjectsNotCarried(#[from] ObjectsNotCarried),
 }
 
 /// The advice for an address that cannot be listened on.

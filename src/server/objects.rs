@@ -21,7 +21,6 @@ use crate::durable::registry::ObjectRegistry;
 use crate::durable::totals::StoredTotals;
 use crate::http::context::HttpContext;
 use crate::metrics::Metrics;
-use crate::nodes::objects::ObjectNodes;
 use crate::room::outbox::OutboxLimits;
 use crate::store::StoreError;
 use crate::store::data_dir::DataDir;
@@ -73,10 +72,9 @@ impl RunningObjects {
         OpenedObjects { store, totals, keys, methods }: OpenedObjects,
         sockets: &Arc<Sockets>,
         http: &Arc<HttpContext>,
-        nodes: Option<Arc<dyn ObjectNodes>>,
+        cluster: Option<Arc<ObjectCluster>>,
     ) -> (Self, Arc<DurableApi>) {
         let metrics = http.metrics.clone();
-        let cluster = nodes.map(|nodes| Arc::new(ObjectCluster::new(nodes)));
         let (durable, limits) = (&config.durable, &config.limits);
         let deps = ObjectDeps {
             store: store.objects(),

@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
+use crate::client::{Ask, Client};
 use crate::cluster::{Mortal, two_nodes_with};
-use crate::durable::{Pooled, keys};
+use crate::durable::{KEY, Pooled, keys};
 use crate::harness::{TestServer, eventually};
 use crate::memory_engine::MemoryNetwork;
 
@@ -179,12 +180,13 @@ async fn owner_that_is_cut_off_loses_the_object() {
 async fn silent_engine_refuses_calls_and_loses_none() {
     let (network, a, b) = two_nodes_with(keys).await;
     assert_eq!(increment(&a, "o").await, (200, 1));
+    assert_eq!(increment(&b, "o").await, (200, 2));
     network.be_silent(true);
     let (first, other) = tokio::join!(increment(&b, "o"), increment(&b, "new"));
     assert_eq!((first.0, other.0), (504, 503), "one that may be stored, and one that cannot be");
     network.be_silent(false);
     let (status, value) = increment(&b, "o").await;
-    assert_eq!((status, value), (200, 2));
+    assert_eq!((status, value), (200, 3));
     assert_eq!(increment(&a, "new").await, (200, 1));
 }
 
@@ -341,4 +343,187 @@ async fn alarms_outlive_their_node() {
     let cleared = async || left.is_empty() || engine.all(left[0]).await.unwrap().is_empty();
     eventually("nothing is left of them".to_owned(), cleared).await;
     drop(dead);
+}
+
+async fn open(server: &TestServer, object: &str) -> Client {
+    Ask::path(&format!("/durable/{KEY}/object/{object}/websocket")).open(server).await
+}
+
+/// A message without its time.
+async fn next(client: &mut Client) -> Value {
+    let mut message = client.next().await;
+    message.as_object_mut().unwrap().remove("timestamp");
+    message
+}
+
+#[tokio::test]
+async fn sockets_at_any_node_get_every_change() {
+    let (_network, a, b) = two_nodes_with(keys).await;
+    let init = call(&a, "POST", "/initialize/o", Some(r#"{"b":2,"a":null}"#)).await;
+    assert_eq!(init.0, 200);
+    let (mut one, mut two) = (open(&a, "o").await, open(&b, "o").await);
+    for client in [&mut one, &mut two] {
+        assert_eq!(next(client).await, json!({"type": "init", "state": {"a": null, "b": 2}}));
+    }
+    let update = |key: &str, value: Value| json!({"type": "update", "key": key, "value": value});
+    for node in [&a, &b] {
+        call(node, "PUT", "/object/o/state/k%2Fx", Some(r#"{"value":[1.0]}"#)).await;
+        call(node, "DELETE", "/object/o/state/k%2Fx", None).await;
+        for client in [&mut one, &mut two] {
+            assert_eq!(next(client).await, update("k/x", json!([1.0])));
+            assert_eq!(next(client).await, update("k/x", Value::Null));
+        }
+    }
+    // The socket at the other node says everything that there is to say.
+    for (said, answers) in [
+        (
+            json!({"type": "method", "id": 1, "method": "increment"}),
+            vec![
+                update("value", json!(1)),
+                json!({"type": "response", "id": 1, "success": true, "result": {"value": 1}}),
+            ],
+        ),
+        (
+            json!({"type": "method", "id": "x", "method": "nothing"}),
+            vec![json!({"type": "response", "id": "x", "success": false, "error": "Method not found"})],
+        ),
+        (json!({"type": "update", "value": 7}), vec![update("value", json!(7))]),
+        (
+            json!({"type": "set", "id": null, "key": "k", "value": null}),
+            vec![
+                update("k", Value::Null),
+                json!({"type": "set_response", "id": null, "key": "k", "value": null, "status": "success"}),
+            ],
+        ),
+        (
+            json!({"type": "get", "key": "value"}),
+            vec![json!({"type": "get_response", "key": "value", "value": 7})],
+        ),
+        (
+            json!({"type": "echo", "id": 2, "data": null}),
+            vec![json!({"type": "echo_response", "id": 2, "data": null})],
+        ),
+        (json!({"type": "echo"}), vec![json!({"type": "echo_response"})]),
+        (
+            json!({"type": "join", "id": 3}),
+            vec![json!({"type": "error", "id": 3, "error": "Unknown message type"})],
+        ),
+    ] {
+        two.say(said).await;
+        for answer in answers {
+            assert_eq!(next(&mut two).await, answer);
+            if answer["type"] == "update" {
+                assert_eq!(next(&mut one).await, answer);
+            }
+        }
+    }
+    // More than wait for their answers at a time, of which half have none.
+    for number in 0..100 {
+        two.say(json!({"type": "update", "key": "n", "value": number})).await;
+        two.say(json!({"type": "get", "id": number, "key": "n"})).await;
+    }
+    let answer = two.until(|message| message["type"] == "get_response" && message["id"] == 99).await;
+    assert_eq!(answer["value"], 99);
+    one.until(|message| message["key"] == "n" && message["value"] == 99).await;
+    drop(two.close().await);
+    let sockets = async |node: &TestServer| node.metric("satsuma_durable_sockets").await;
+    eventually("the owner has one".to_owned(), async || sockets(&a).await + sockets(&b).await == 1.0).await;
+}
+
+#[tokio::test]
+async fn sockets_come_back_after_the_death_of_the_owner() {
+    let network = MemoryNetwork::default();
+    let owner = Mortal::start_first(&network, keys);
+    assert_eq!(increment(&owner.server, "o").await, (200, 1));
+    let (b, _) = TestServer::node(&network, Some(&owner.server), keys).await;
+    let (c, _) = TestServer::node(&network, Some(&owner.server), keys).await;
+    let (mut two, mut three) = (open(&b, "o").await, open(&c, "o").await);
+    assert_eq!(next(&mut two).await["state"], json!({"value": 1}));
+    assert_eq!(next(&mut three).await["state"], json!({"value": 1}));
+    let dead = owner.kill();
+    assert_eq!((two.closed().await.0, three.closed().await.0), (1012, 1012));
+    let (mut two, mut three) = (open(&b, "o").await, open(&c, "o").await);
+    assert_eq!(next(&mut two).await["state"], json!({"value": 1}));
+    assert_eq!(next(&mut three).await["state"], json!({"value": 1}));
+    two.say(json!({"type": "method", "id": 1, "method": "increment"})).await;
+    let update = json!({"type": "update", "key": "value", "value": 2});
+    assert_eq!((next(&mut two).await, next(&mut three).await), (update.clone(), update));
+    drop(dead);
+}
+
+/// The owner is cut off: its own sockets are closed when it finds out, and those of others at once.
+#[tokio::test]
+async fn sockets_of_a_fenced_owner_are_closed() {
+    let network = MemoryNetwork::default();
+    let (a, id) = TestServer::node(&network, None, keys).await;
+    assert_eq!(increment(&a, "o").await, (200, 1));
+    let (b, _) = TestServer::node(&network, Some(&a), keys).await;
+    let (mut one, mut two) = (open(&a, "o").await, open(&b, "o").await);
+    next(&mut one).await;
+    next(&mut two).await;
+    network.cut_off(id, true);
+    assert_eq!(two.closed().await.0, 1012);
+    let mut two = open(&b, "o").await;
+    assert_eq!(next(&mut two).await["state"], json!({"value": 1}));
+    assert_eq!(increment(&b, "o").await, (200, 2));
+    assert_eq!(next(&mut two).await["value"], 2);
+    network.cut_off(id, false);
+    assert_eq!(one.closed().await.0, 1012, "nothing of the next owner reached it");
+    let mut one = open(&a, "o").await;
+    assert_eq!(next(&mut one).await["state"], json!({"value": 2}));
+    assert_eq!(a.metric("satsuma_durable_fenced_total").await, 1.0);
+}
+
+#[tokio::test]
+async fn topics_of_objects_are_at_any_node() {
+    const TOPIC: &str = "durable_object:o";
+    let (_network, a, b) = two_nodes_with(keys).await;
+    assert_eq!(increment(&a, "o").await, (200, 1));
+    let (status, token) = call(&a, "POST", "/object/o/token", Some("")).await;
+    assert_eq!(status, 200);
+    let token = token["token"].as_str().unwrap();
+    let mut ann = Ask::path(&format!("/socket/websocket?vsn=2.0.0&token={token}")).open(&b).await;
+    ann.say(json!(["1", "1", TOPIC, "phx_join", {}])).await;
+    let joined = ann.until(|frame| frame[3] == "phx_reply").await;
+    assert_eq!(joined[4], json!({"status": "ok", "response": {"state": {"value": 1}}}));
+    assert_eq!(increment(&a, "o").await, (200, 2));
+    assert_eq!(ann.next().await, json!([null, null, TOPIC, "state_updated", {"value": 2}]));
+    ann.say(json!(["1", "2", TOPIC, "call_method", {"method": "increment"}])).await;
+    assert_eq!(ann.next().await, json!([null, null, TOPIC, "state_updated", {"value": 3}]));
+    assert_eq!(ann.next().await[4], json!({"status": "ok", "response": {"result": {"value": 3}}}));
+    ann.say(json!(["1", "3", TOPIC, "refresh_state", {}])).await;
+    assert_eq!(ann.next().await[4], json!({"status": "ok", "response": {}}));
+    assert_eq!(ann.next().await[4], json!({"value": 3}));
+}
+
+#[tokio::test]
+async fn objects_of_a_single_server_are_carried_over() {
+    let network = MemoryNetwork::default();
+    let mut stopped = Vec::new();
+    for calls in [1, 2] {
+        let single = TestServer::with(keys).await;
+        for _ in 0..calls {
+            increment(&single, "both").await;
+        }
+        let long = json!({"long": noise(120 << 10), "n": calls}).to_string();
+        assert_eq!(call(&single, "POST", &format!("/initialize/own{calls}"), Some(&long)).await.0, 200);
+        stopped.push((single.stop().await, long));
+    }
+    let (second, second_long) = stopped.pop().unwrap();
+    let (first, first_long) = stopped.pop().unwrap();
+    let (a, _) = first.start_as_node(&network).await;
+    let (b, _) = second.start_as_node(&network).await;
+    for node in [&a, &b] {
+        assert_eq!(sum(node, "both").await, 1, "the cluster has it already");
+        for (object, long) in [("own1", &first_long), ("own2", &second_long)] {
+            let (_, state) = call(node, "GET", &format!("/object/{object}/state"), None).await;
+            assert_eq!(state["data"], serde_json::from_str::<Value>(long).unwrap());
+        }
+    }
+    assert_eq!(increment(&b, "own1").await, (200, 1));
+    a.stop().await;
+    let stopped = b.stop().await;
+    let single = stopped.start_with(|_| {}).await;
+    assert_eq!(sum(&single, "both").await, 2, "what was not carried over is where it was");
+    assert_eq!(call(&single, "GET", "/object/own2/state", None).await.1, json!({"data": {}}));
 }

@@ -1,14 +1,19 @@
 //! Several nodes as real processes, on a real NATS server.
 
+use std::collections::HashSet;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::task::JoinSet;
 
 use crate::client::{Ask, Client, user_of};
 use crate::cluster::{chat, told, users};
-use crate::harness::{Person, eventually, metric};
+use crate::durable::{KEY, Pooled};
+use crate::harness::{Person, Reach, eventually, metric};
 use crate::nats_server::{NatsServer, newest};
 use crate::process::Process;
 
@@ -43,6 +48,8 @@ impl Nodes {
             ("SATSUMA_CLUSTER__NATS", &*nats),
             ("SATSUMA_CLUSTER__SECRET", &*secret),
             ("SATSUMA_CALLS__ROOM_CHECK", "false"),
+            ("SATSUMA_DURABLE__KEYS", KEY),
+            ("SATSUMA_DURABLE__CALLS_PER_SECOND_PER_OBJECT", "0"),
         ];
         Process::start(data, &settings).await
     }
@@ -190,4 +197,82 @@ async fn restart_of_the_engine_is_survived() {
     }
     a.stop().await;
     b.stop().await;
+}
+
+/// Counters that callers at two nodes add to.
+const COUNTERS: usize = 12;
+
+/// The sums that a caller was told of each counter, and its calls of which nobody knows if they were made.
+#[derive(Default)]
+struct Counted {
+    told: Vec<(usize, u64)>,
+    doubtful: Vec<usize>,
+}
+
+/// Adds to one counter after the other until it is told to stop.
+async fn add(address: std::net::SocketAddr, round: usize, is_over: Arc<AtomicBool>) -> Counted {
+    let mut library = Pooled::connect(address).await;
+    let mut counted = Counted::default();
+    for counter in (0..COUNTERS).cycle() {
+        if is_over.load(Ordering::Relaxed) {
+            break;
+        }
+        let path = format!("/object/r{round}-{counter}/method/increment");
+        let (status, text) = library.call("POST", &path, Some("{}")).await;
+        match status {
+            200 => {
+                let value = serde_json::from_str::<Value>(&text).unwrap()["value"].as_u64().unwrap();
+                counted.told.push((counter, value));
+            }
+            503 => {}
+            504 => counted.doubtful.push(counter),
+            _ => panic!("{status} {text}"),
+        }
+    }
+    counted
+}
+
+/// A node is killed while callers at two others add to counters, a third of which it owns: no sum is told twice, and none
+/// is lost.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs nats-server"]
+async fn objects_outlive_killed_nodes() {
+    let mut nodes = Nodes::new().await;
+    let (b, c) = (nodes.start().await, nodes.start().await);
+    for round in 0..KILLS {
+        let a = nodes.start().await;
+        let is_over = Arc::new(AtomicBool::new(false));
+        let mut callers = JoinSet::new();
+        for node in [&b, &c, &b, &c] {
+            callers.spawn(add(node.reached_at().http, round, is_over.clone()));
+        }
+        let commits = r#"satsuma_journal_appends_total{reason="stored"}"#;
+        let calls = r#"satsuma_durable_request_seconds_count{kind="call_method",outcome="ok"}"#;
+        let made = async || metric(&b, calls).await + metric(&c, calls).await;
+        eventually("the killed one owns some".to_owned(), async || metric(&a, commits).await > 20.0).await;
+        a.kill();
+        let before = made().await;
+        // Some of them after the callers waited for the next owners.
+        eventually("calls are made again".to_owned(), async || made().await > before + 1000.0).await;
+        is_over.store(true, Ordering::Relaxed);
+        let all = callers.join_all().await;
+        for counter in 0..COUNTERS {
+            let told = all.iter().flat_map(|counted| &counted.told).filter(|(of, _)| *of == counter);
+            let told: Vec<u64> = told.map(|(_, value)| *value).collect();
+            let distinct: HashSet<u64> = told.iter().copied().collect();
+            assert_eq!(distinct.len(), told.len(), "a sum is told once");
+            let doubtful =
+                all.iter().flat_map(|counted| &counted.doubtful).filter(|of| **of == counter).count();
+            for node in [&b, &c] {
+                let mut library = Pooled::connect(node.reached_at().http).await;
+                let path = format!("/object/r{round}-{counter}/state/value");
+                let (_, text) = library.call("GET", &path, None).await;
+                let sum = serde_json::from_str::<Value>(&text).unwrap()["value"].as_u64().unwrap();
+                let (least, most) = (told.len() as u64, (told.len() + doubtful) as u64);
+                assert!((least..=most).contains(&sum), "{sum}, and {least} to {most} were added");
+            }
+        }
+        let doubtful: usize = all.iter().map(|counted| counted.doubtful.len()).sum();
+        println!("round {round}: {doubtful} calls in doubt");
+    }
 }

@@ -252,7 +252,7 @@ impl Actor {
             (Ask::Set(key, value), None) => {
                 ToSocket::SetResponse { id, key, value, status: "success", timestamp: timestamp(at) }
             }
-            (Ask::Update(..), None) => return feed.skip_answer(),
+            (Ask::Update(..), None) => return feed.skip_answer(now()),
             (Ask::Invalid(error), None) => ToSocket::Error { id, error },
         };
         let message = self.message(&answer);

@@ -84,7 +84,7 @@ impl Actor {
                 return None;
             }
             Command::Subscribe { answer, .. } if is_elsewhere => {
-                let _ = answer.send(None);
+                let _ = answer.send(Some(Err(error)));
                 return None;
             }
             Command::Request(work) => Effect::Answer(work.answer, Err(error)),

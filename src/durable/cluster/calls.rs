@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::StatusCode;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -14,11 +13,12 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::ObjectCluster;
+use super::sessions::{self, Item, Said};
 use crate::clock::now;
 use crate::durable::command::{Answer, Request};
 use crate::durable::error::ObjectError;
 use crate::durable::registry::{ObjectRegistry, WeakRegistry};
-use crate::id::{NodeId, ObjectId};
+use crate::id::{ConnectionId, NodeId, ObjectId};
 use crate::metrics::Metrics;
 use crate::nodes::objects::{CallFailure, OwnObjects};
 use crate::protocol::server::MessageKind;
@@ -39,17 +39,48 @@ struct ObjectCall {
 /// The call itself.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-enum Call {
+pub(super) enum Call {
     /// A request.
     Request(Request),
     /// The object's alarm is due, which was set to this time.
     Ring(u64),
+    /// A socket wants to hear of all changes.
+    Open {
+        /// The number of its session on its node.
+        session: u64,
+        /// The socket.
+        socket: ConnectionId,
+    },
+    /// A message of a socket.
+    Say {
+        /// The session.
+        session: u64,
+        /// The message.
+        said: Said,
+    },
+    /// A socket is gone.
+    Leave {
+        /// The session.
+        session: u64,
+    },
+    /// The question if a socket is served.
+    Still {
+        /// The session.
+        session: u64,
+    },
+    /// Messages to a socket, from the owner.
+    Push {
+        /// The session.
+        session: u64,
+        /// The messages.
+        items: Vec<Item>,
+    },
 }
 
 /// The owner's answer.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-enum Called {
+pub(super) enum Called {
     /// Another node owns the object, or this one stops: nothing was done.
     NotHere,
     /// The handler was called, or the alarm is not due any more.
@@ -109,17 +140,17 @@ impl ObjectCluster {
         metrics: &Metrics,
     ) -> Forwarded {
         let expected = Expected::of(&request);
-        let called = match self.call(to, id, Call::Request(request), turn_by).await {
+        let called = match self
+            .call(to, id, Call::Request(request), patience(turn_by), turn_by + ANSWER_TIMEOUT)
+            .await
+        {
             Ok(called) => called,
             Err(CallFailure::NotMade) => return Forwarded::NotDone,
             Err(CallFailure::Unknown) => return Forwarded::Unknown,
         };
         let answer = match (called, expected) {
             (Called::NotHere, _) => return Forwarded::NotDone,
-            (Called::Failed { status, sentence }, _) => {
-                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-                Err(ObjectError::Remote { status, sentence })
-            }
+            (Called::Failed { status, sentence }, _) => Err(ObjectError::remote(status, sentence)),
             (Called::Done(is_changed), Expected::Done) => Ok(Answer::Done(is_changed)),
             (Called::Value(value), Expected::Result) => Ok(Answer::Result(value)),
             (Called::Value(value), Expected::Value) => Ok(Answer::Value(Arc::from(value))),
@@ -134,23 +165,29 @@ impl ObjectCluster {
 
     /// Has another node call the handler of an alarm; false if that is not known to be done.
     pub async fn forward_alarm(&self, to: NodeId, id: &ObjectId, due: u64) -> bool {
-        matches!(self.call(to, id, Call::Ring(due), now() + ANSWER_TIMEOUT).await, Ok(Called::Rung))
+        let until = now() + ANSWER_TIMEOUT;
+        matches!(self.call(to, id, Call::Ring(due), ANSWER_TIMEOUT, until).await, Ok(Called::Rung))
     }
 
-    async fn call(
+    /// Makes a call on another node, which may wait there for its turn.
+    pub(super) async fn call(
         &self,
         to: NodeId,
         id: &ObjectId,
         call: Call,
-        turn_by: Instant,
+        patience: Duration,
+        until: Instant,
     ) -> Result<Called, CallFailure> {
-        let patience = turn_by.saturating_duration_since(now()).as_millis();
-        let patience = u64::try_from(patience).unwrap_or(u64::MAX);
+        let patience = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
         let call = ObjectCall { object: id.as_str().to_owned(), patience, call };
         let bytes = serde_json::to_vec(&call).map_err(|_| CallFailure::NotMade)?;
-        let answer = self.nodes.call(to, bytes, turn_by + ANSWER_TIMEOUT).await?;
+        let answer = self.nodes.call(to, bytes, until).await?;
         serde_json::from_slice(&answer).map_err(|_| CallFailure::Unknown)
     }
+}
+
+fn patience(turn_by: Instant) -> Duration {
+    turn_by.saturating_duration_since(now())
 }
 
 /// The objects of this node, for calls of others.
@@ -164,11 +201,11 @@ impl Served {
 }
 
 impl OwnObjects for Served {
-    fn answer(&self, _: NodeId, call: Vec<u8>) -> BoxFuture<'static, Vec<u8>> {
+    fn answer(&self, from: NodeId, call: Vec<u8>) -> BoxFuture<'static, Vec<u8>> {
         let registry = self.0.upgrade();
         async move {
             let called = match registry {
-                Some(registry) => carry_out(&registry, &call).await,
+                Some(registry) => carry_out(&registry, from, &call).await,
                 None => Called::NotHere,
             };
             drop(call);
@@ -179,7 +216,7 @@ impl OwnObjects for Served {
     }
 }
 
-async fn carry_out(registry: &ObjectRegistry, call: &[u8]) -> Called {
+async fn carry_out(registry: &ObjectRegistry, from: NodeId, call: &[u8]) -> Called {
     let failed =
         |error: &ObjectError| Called::Failed { status: error.status().as_u16(), sentence: error.to_string() };
     let Ok(ObjectCall { object, patience, call }) = serde_json::from_slice(call) else {
@@ -194,6 +231,7 @@ async fn carry_out(registry: &ObjectRegistry, call: &[u8]) -> Called {
             return if registry.ring_here(&id, due).await { Called::Rung } else { Called::NotHere };
         }
         Call::Request(request) => request,
+        call => return carry_out_of_session(registry, from, id, call).await,
     };
     match registry.request_here(&id, request, Duration::from_millis(patience)).await {
         Ok(Answer::Done(is_changed)) => Called::Done(is_changed),
@@ -209,6 +247,31 @@ async fn carry_out(registry: &ObjectRegistry, call: &[u8]) -> Called {
         Err(ObjectError::Elsewhere | ObjectError::Stopping) => Called::NotHere,
         Err(error) => failed(&error),
     }
+}
+
+/// Carries out what concerns a socket: of another node here, or of this one there.
+async fn carry_out_of_session(registry: &ObjectRegistry, from: NodeId, id: ObjectId, call: Call) -> Called {
+    let Some(cluster) = &registry.deps().cluster else { return Called::NotHere };
+    let is_done = match call {
+        Call::Open { session, socket } => {
+            match sessions::serve(registry, cluster, id, from, (session, socket)).await {
+                Ok(()) => true,
+                Err(ObjectError::Elsewhere | ObjectError::Stopping) => false,
+                Err(error) => {
+                    return Called::Failed { status: error.status().as_u16(), sentence: error.to_string() };
+                }
+            }
+        }
+        Call::Say { session, said } => cluster.sessions.hear(from, session, said).await,
+        Call::Leave { session } => {
+            cluster.sessions.leave(from, session).await;
+            true
+        }
+        Call::Still { session } => cluster.sessions.serves(from, session),
+        Call::Push { session, items } => cluster.sessions.take(session, items, &registry.deps().metrics),
+        Call::Request(_) | Call::Ring(_) => false,
+    };
+    if is_done { Called::Done(true) } else { Called::NotHere }
 }
 
 #[cfg(test)]

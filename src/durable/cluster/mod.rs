@@ -6,10 +6,12 @@
 
 pub mod alarms;
 pub mod calls;
+pub mod carry;
 pub mod entry;
 pub mod fold;
 pub mod journal;
 pub mod listing;
+pub mod sessions;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +20,7 @@ use dashmap::DashMap;
 use tokio::time::sleep;
 
 use self::alarms::Alarms;
+use self::sessions::Sessions;
 use super::error::ObjectError;
 use super::totals::StoredTotals;
 use crate::clock::now;
@@ -45,6 +48,7 @@ pub struct ObjectCluster {
     /// The owners of objects, as they were found. One that is not the owner any more says so.
     owners: DashMap<ObjectId, NodeId>,
     alarms: Alarms,
+    sessions: Sessions,
 }
 
 /// The place of an object.
@@ -59,7 +63,7 @@ pub enum Route {
 impl ObjectCluster {
     /// The objects of these nodes.
     pub fn new(nodes: Arc<dyn ObjectNodes>) -> Self {
-        Self { nodes, owners: DashMap::new(), alarms: Alarms::default() }
+        Self { nodes, owners: DashMap::new(), alarms: Alarms::default(), sessions: Sessions::default() }
     }
 
     /// The other nodes.

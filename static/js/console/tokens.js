@@ -7,6 +7,7 @@ import { get, post, Refusal } from './api.js';
 import { check, choice, labelled, question } from './dialog.js';
 import { act, button, head, List, run, section, sentence, time } from './view.js';
 
+/** @import { Setting } from './settings.js' */
 /** @import { View } from './view.js' */
 
 /** Rights beside those of a participant. @type {[string, string][]} */
@@ -54,13 +55,21 @@ export const tokens = {
         const minted = await post('/admin/tokens', request);
         if (!signal.aborted) made.replaceChildren(shown(minted));
       } catch (error) {
-        const isOff = error instanceof Refusal && error.status === 404;
-        problem.textContent = isOff ? 'There is no key in auth.keys, so the server would accept no token.' : sentence(error);
+        problem.textContent = sentence(error);
         problem.hidden = false;
       }
     });
     const viewers = element('p', { class: 'empty viewers' }, 'Viewers make no tokens.');
-    place.append(head('Tokens'), element('div', { class: 'change' }, form, made), viewers, revocations(signal));
+    const making = element('div', { hidden: true }, element('div', { class: 'change' }, form, made), viewers);
+    const keyless = element('p', { class: 'empty', hidden: true }, 'No token can be made here: there is no key in auth.keys.');
+    place.append(head('Tokens'), making, keyless, revocations(signal));
+    void run(signal, async () => {
+      /** @type {Setting[]} */
+      const all = (await get('/admin/settings', signal)).settings;
+      const keys = all.find(({ key }) => key === 'auth.keys')?.value;
+      making.hidden = !Array.isArray(keys) || keys.length === 0;
+      keyless.hidden = !making.hidden;
+    });
   },
 };
 
@@ -75,6 +84,7 @@ function revocations(signal) {
     run(signal, async () => {
       try {
         list.show((await get('/admin/tokens/revocations', signal)).revocations);
+        form.hidden = false;
       } catch (error) {
         // Without keys there is nothing to revoke.
         if (!(error instanceof Refusal && error.status === 404)) throw error;
@@ -85,7 +95,7 @@ function revocations(signal) {
   const key = element('input', { name: 'key', maxlength: '64', autocomplete: 'off' });
   const form = element(
     'form',
-    { class: 'line-form change' },
+    { class: 'line-form change', hidden: true },
     labelled('Identity; of anybody if empty', identity),
     labelled('Id of the key; of any if empty', key),
     element('button', { class: 'danger', type: 'submit' }, 'Revoke'),

@@ -1,5 +1,6 @@
 //! Rooms over HTTP, for people and programs: to enter one by its password, its settings, and moderation.
 
+mod change;
 pub mod files;
 
 use std::sync::Arc;
@@ -9,10 +10,11 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{post, put};
 use axum::{Json, Router};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tracing::warn;
 
+pub use self::change::ChangeBody;
 use self::files::FileApi;
 use crate::auth::Identity;
 use crate::auth::peer::RemotePeer;
@@ -20,6 +22,7 @@ use crate::config::LimitsConfig;
 use crate::http::context::HttpContext;
 use crate::http::error::{ApiError, Refusal};
 use crate::http::extract::CurrentUser;
+use crate::http::json::defect;
 use crate::id::{AuthMethod, Grants, IdentityId, RoomName};
 use crate::limit::{KeyedLimit, Rate};
 use crate::network::ClientNetwork;
@@ -127,31 +130,6 @@ struct Entry {
     password: String,
 }
 
-/// A change of settings, as clients and operators ask for it.
-#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct ChangeBody {
-    locked: Option<bool>,
-    waiting_room: Option<bool>,
-    chat: Option<bool>,
-    screens: Option<bool>,
-    videos: Option<bool>,
-    /// `null` makes it as the server's settings say.
-    #[serde(deserialize_with = "present")]
-    files: Option<Option<bool>>,
-    /// `null` makes it as the server's settings say.
-    #[serde(deserialize_with = "present")]
-    chat_history: Option<Option<bool>>,
-    /// `null` removes it.
-    #[serde(deserialize_with = "present")]
-    password: Option<Option<String>>,
-}
-
-/// A field that is there, even if it is `null`.
-fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(field: D) -> Result<Option<Option<T>>, D::Error> {
-    Option::deserialize(field).map(Some)
-}
-
 /// The settings of a room, as clients and operators see them.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -182,34 +160,6 @@ impl From<RoomRules> for SettingsView {
             chat_history,
             password: password.is_some(),
         }
-    }
-}
-
-impl ChangeBody {
-    /// Parses a body.
-    ///
-    /// # Errors
-    /// A sentence that names the field.
-    pub fn read(body: &str) -> Result<Self, String> {
-        // serde takes a list for an object whose names are left out.
-        if !body.trim_start().starts_with('{') {
-            return Err("the body is no change of settings: it is to be a JSON object".to_owned());
-        }
-        serde_json::from_str(body).map_err(|error| format!("the body is no change of settings: {error}"))
-    }
-
-    /// The change, with the password hashed.
-    ///
-    /// # Errors
-    /// [`PasswordError`].
-    pub async fn hashed(self, registry: &Registry) -> Result<RulesChange, PasswordError> {
-        let Self { locked, waiting_room, chat, screens, videos, files, chat_history, password } = self;
-        let password = match password {
-            Some(Some(password)) => Some(Some(registry.passwords().hash(password).await?)),
-            Some(None) => Some(None),
-            None => None,
-        };
-        Ok(RulesChange { locked, waiting_room, chat, screens, videos, files, chat_history, password })
     }
 }
 
@@ -302,8 +252,9 @@ async fn moderate(
 /// The answer.
 #[expect(clippy::result_large_err, reason = "an answer, which is returned at once")]
 pub fn read_action(body: &str) -> Result<ModerationAction, Response> {
-    serde_json::from_str(body)
-        .map_err(|error| refused(StatusCode::BAD_REQUEST, &format!("the body is no action: {error}")))
+    serde_json::from_str(body).map_err(|error| {
+        refused(StatusCode::BAD_REQUEST, &format!("the body is no action: {}", defect(&error)))
+    })
 }
 
 /// The answer to a request to moderate.
@@ -360,29 +311,4 @@ pub fn password_refused(error: PasswordError) -> Response {
 /// An answer in the form of moderation's.
 pub fn refused(status: StatusCode, error: &str) -> Response {
     (status, Json(json!({"error": error, "ok": false}))).into_response()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn change_tells_null_from_nothing() {
-        assert_eq!(ChangeBody::read("{}"), Ok(ChangeBody::default()));
-        let removed = ChangeBody { password: Some(None), ..ChangeBody::default() };
-        assert_eq!(ChangeBody::read(r#"{"password":null}"#), Ok(removed));
-        let set = ChangeBody {
-            waiting_room: Some(true),
-            password: Some(Some("p".into())),
-            ..ChangeBody::default()
-        };
-        assert_eq!(ChangeBody::read(r#"{"waitingRoom":true,"password":"p"}"#), Ok(set));
-        let left = ChangeBody { chat_history: Some(None), ..ChangeBody::default() };
-        assert_eq!(ChangeBody::read(r#"{"chatHistory":null}"#), Ok(left));
-        for wrong in [r#"{"wiatingRoom":true}"#, r#"{"locked":1}"#, r#"{"password":1}"#, "[]", ""] {
-            let error = ChangeBody::read(wrong).unwrap_err();
-            assert!(error.starts_with("the body is no change of settings: "), "{error}");
-        }
-        assert!(ChangeBody::read(r#"{"wiatingRoom":true}"#).unwrap_err().contains("wiatingRoom"));
-    }
 }

@@ -13,6 +13,7 @@ use super::Operators;
 use crate::auth::minting::TokenRequest;
 use crate::clock::wall_clock;
 use crate::http::error::ApiError;
+use crate::http::json::defect;
 
 /// The answer of a server without keys of access tokens.
 pub(super) const NO_KEYS: ApiError = ApiError::refused(
@@ -32,7 +33,7 @@ async fn create(State(operators): State<Arc<Operators>>, body: String) -> Result
     let invalid = |error: String| (StatusCode::BAD_REQUEST, Json(json!({"error": error}))).into_response();
     let request = match serde_json::from_str::<TokenRequest>(&body) {
         Ok(request) => request,
-        Err(error) => return Ok(invalid(format!("the body is no request for a token: {error}"))),
+        Err(error) => return Ok(invalid(format!("the body is no request for a token: {}", defect(&error)))),
     };
     Ok(match request.mint(tokens, &operators.address, wall_clock()) {
         Ok(minted) => Json(minted).into_response(),

@@ -11,6 +11,7 @@ pub mod error;
 pub mod extract;
 pub mod guesses;
 pub mod host;
+pub mod json;
 pub mod listener;
 pub mod origin;
 pub mod page_policy;

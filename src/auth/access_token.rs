@@ -159,8 +159,8 @@ pub enum TokenDefect {
     #[error("it is expired, or not yet valid")]
     WrongTime,
     /// It is valid for longer than tokens may be.
-    #[error("\"exp\" is later than auth.token_lifetime allows")]
-    TooLong,
+    #[error("\"exp\" is more than {} after its issue (auth.token_lifetime)", humantime::format_duration(*.0))]
+    TooLong(Duration),
     /// Its subject is empty, too long, or has invisible characters.
     #[error("\"sub\" has 1 to 128 characters and no control or invisible ones")]
     Subject,
@@ -333,7 +333,7 @@ impl AccessTokens {
         // A time of issue in the future would allow any expiry.
         let from = iat.unwrap_or(now).min(now);
         if exp.saturating_sub(from) > self.lifetime.as_secs().saturating_add(LEEWAY) {
-            return Err(TokenDefect::TooLong);
+            return Err(TokenDefect::TooLong(self.lifetime));
         }
         if !text_is_valid(&sub, MAX_SUBJECT_CHARS) {
             return Err(TokenDefect::Subject);

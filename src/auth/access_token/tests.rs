@@ -110,9 +110,18 @@ fn claims_are_checked() {
     for (more, defect) in [
         (json!({"exp": now() - LEEWAY}), TokenDefect::WrongTime),
         (json!({"nbf": now() + LEEWAY + 1}), TokenDefect::WrongTime),
-        (json!({"exp": now() + 24 * HOUR + LEEWAY + 1}), TokenDefect::TooLong),
-        (json!({"iat": now() - HOUR, "exp": now() + 23 * HOUR + LEEWAY + 1}), TokenDefect::TooLong),
-        (json!({"iat": now() + 48 * HOUR, "exp": now() + 72 * HOUR}), TokenDefect::TooLong),
+        (
+            json!({"exp": now() + 24 * HOUR + LEEWAY + 1}),
+            TokenDefect::TooLong(Duration::from_secs(24 * HOUR)),
+        ),
+        (
+            json!({"iat": now() - HOUR, "exp": now() + 23 * HOUR + LEEWAY + 1}),
+            TokenDefect::TooLong(Duration::from_secs(24 * HOUR)),
+        ),
+        (
+            json!({"iat": now() + 48 * HOUR, "exp": now() + 72 * HOUR}),
+            TokenDefect::TooLong(Duration::from_secs(24 * HOUR)),
+        ),
         (json!({"exp": "soon"}), TokenDefect::Invalid),
         (json!({"sub": ""}), TokenDefect::Subject),
         (json!({"sub": "x".repeat(129)}), TokenDefect::Subject),
@@ -155,7 +164,7 @@ fn own_token_is_what_others_make() {
         TokenLease { key: "a".into(), subject: "ada".into(), issued: Some(now()), expiry: now() + HOUR };
     assert_eq!(ada.lease.as_deref(), Some(&lease));
     let long = AccessClaims { exp: now() + 25 * HOUR, ..claims };
-    assert_eq!(tokens.sign(&long, today()), Err(TokenDefect::TooLong));
+    assert_eq!(tokens.sign(&long, today()), Err(TokenDefect::TooLong(Duration::from_secs(24 * HOUR))));
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod api;
 mod start;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::connection::State;
@@ -44,11 +45,19 @@ pub struct NatsEngine(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     client: Client,
+    /// True once the connection is closed by this node.
+    is_closing: Arc<AtomicBool>,
     names: Names,
     node: NodeId,
     metrics: Arc<Metrics>,
     /// Passes events on; it ends with the last clone.
     _events: AbortOnDropHandle<()>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.is_closing.store(true, Ordering::Relaxed);
+    }
 }
 
 impl NatsEngine {

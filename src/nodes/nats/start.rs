@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerInfo};
@@ -130,7 +131,9 @@ impl NatsEngine {
         metrics: Arc<Metrics>,
     ) -> Result<(Self, mpsc::Receiver<EngineEvent>), NatsError> {
         let (connected, changes) = watch::channel(true);
-        let client = connect(config, &format!("satsuma {node}"), Some((connected, metrics.clone()))).await?;
+        let is_closing = Arc::new(AtomicBool::new(false));
+        let watched = Watched { connected, metrics: metrics.clone(), is_closing: is_closing.clone() };
+        let client = connect(config, &format!("satsuma {node}"), Some(watched)).await?;
         check_server(&client.server_info(), frame_bytes)?;
         let names = names(config);
         let unreachable =
@@ -142,7 +145,7 @@ impl NatsEngine {
         let passing = pass_on(names.clone(), own, all, changes, sender);
         #[expect(clippy::disallowed_methods, reason = "the engine owns it, and aborts it when it is dropped")]
         let passing = AbortOnDropHandle::new(tokio::spawn(passing));
-        let inner = Inner { client, names, node, metrics, _events: passing };
+        let inner = Inner { client, is_closing, names, node, metrics, _events: passing };
         let engine = Self(Arc::new(inner));
         engine.0.metrics.engine_connected.set(1);
         let replicas = match config.replicas {
@@ -233,7 +236,13 @@ fn addresses(urls: &[NatsUrl]) -> String {
 }
 
 /// The state of a connection, and the metrics that tell it.
-type Watched = (watch::Sender<bool>, Arc<Metrics>);
+#[derive(Clone)]
+struct Watched {
+    connected: watch::Sender<bool>,
+    metrics: Arc<Metrics>,
+    /// True once the connection is closed by this node.
+    is_closing: Arc<AtomicBool>,
+}
 
 async fn connect(config: &ClusterConfig, name: &str, watched: Option<Watched>) -> Result<Client, NatsError> {
     let urls: Vec<&str> = config.nats.iter().map(NatsUrl::as_str).collect();
@@ -321,13 +330,16 @@ fn options(
     Ok(options)
 }
 
-fn on_event((connected, metrics): &Watched, event: &Event) {
+fn on_event(watched: &Watched, event: &Event) {
+    let Watched { connected, metrics, is_closing } = watched;
     match event {
         Event::Connected => {
             metrics.engine_connected.set(1);
             metrics.engine_connects.inc();
             connected.send_replace(true);
         }
+        // The node has ended.
+        Event::Disconnected | Event::Closed if is_closing.load(Ordering::Relaxed) => {}
         Event::Disconnected | Event::Closed => {
             warn!(event = "engineDisconnected", "the connection to NATS is lost");
             metrics.engine_connected.set(0);

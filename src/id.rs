@@ -8,7 +8,7 @@ mod text;
 use std::borrow::{Borrow, Cow};
 use std::fmt;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
@@ -174,6 +174,12 @@ impl MeetingId {
         let [a, b, c, d, e, f, _, g, _, h, i, j, ..] = Uuid::new_v4().into_bytes();
         let millis = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
         Self(Builder::from_unix_timestamp_millis(millis, &[a, b, c, d, e, f, g, h, i, j]).into_uuid())
+    }
+
+    /// The time at which the meeting began, if the id tells it.
+    pub fn began(self) -> Option<SystemTime> {
+        let (seconds, nanos) = self.0.get_timestamp()?.to_unix();
+        UNIX_EPOCH.checked_add(Duration::new(seconds, nanos))
     }
 
     /// Parses an id in its [`fmt::Display`] form.

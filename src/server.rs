@@ -241,7 +241,7 @@ impl Server {
             rooms: Arc::new(RoomApi::new(
                 registry.clone(),
                 &config.limits,
-                FileApi::new(files, &config.files),
+                FileApi::new(files, node.as_ref().map(|node| node.files.clone()), &config.files),
             )),
             sockets,
             durable,
@@ -275,6 +275,7 @@ impl Server {
             console,
             settings: config.shown(origins),
             cluster: node.as_ref().map(|node| node.view.clone()),
+            meetings: node.as_ref().map(|node| node.meetings.clone()),
             shared_settings: node.as_ref().map(|node| node.settings.clone()),
         };
 
@@ -386,15 +387,14 @@ impl Server {
                 None => 0,
             }
         };
-        // After the clients were told to reconnect: a browser without a close of its session waits for ICE to
-        // fail, 12 s and more.
+        // After clients were told to reconnect: without a close of its session a browser waits 12 s for ICE.
         let ((), (), cut_off_objects) =
             tokio::join!(media::end(self.sfu.as_ref()), registry.end(sockets_deadline), end_objects);
+        // After the rooms, whose last events it records; before the HTTP connections and the node, which wait for those.
+        self.events.end(sockets_deadline).await;
         if let Some(node) = self.node {
             node.stop(sockets_deadline).await;
         }
-        // After the rooms, whose last events it records; before the HTTP connections, which wait for its streams.
-        self.events.end(sockets_deadline).await;
 
         let sockets = &self.state.sockets.tasks;
         sockets.tracker.close();

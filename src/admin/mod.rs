@@ -42,6 +42,7 @@ use crate::http::error::ApiError;
 use crate::http::host::HostNames;
 use crate::http::listener::SocketPeer;
 use crate::metrics::Metrics;
+use crate::nodes::meetings::MeetingLists;
 use crate::nodes::status::ClusterView;
 use crate::room::readiness::Readiness;
 use crate::room::registry::Registry;
@@ -84,6 +85,8 @@ pub struct Operators {
     pub settings: Vec<ShownSetting>,
     /// The cluster, if this server is one of its nodes.
     pub cluster: Option<Arc<dyn ClusterView>>,
+    /// The meetings of all nodes, if there are several.
+    pub meetings: Option<Arc<dyn MeetingLists>>,
     /// The settings that all nodes share, if there are several.
     pub shared_settings: Option<Arc<dyn SharedSettings>>,
 }

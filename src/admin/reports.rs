@@ -14,6 +14,7 @@ use super::Operators;
 use super::query::{Filters, Page};
 use crate::http::error::ApiError;
 use crate::id::ReportId;
+use crate::nodes::meetings::MeetingListing;
 use crate::reports::service::failing;
 use crate::store::reports::{Cursor, DeliveryView, MeetingLine, ReportLine};
 
@@ -121,11 +122,15 @@ struct DayCounts {
 
 /// A page of meetings, newest first.
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct MeetingPage {
     /// The meetings of this page.
     meetings: Vec<MeetingView>,
     /// The `before` of the next page; null if this page is not full.
     next: Option<String>,
+    /// The nodes that did not answer in time; absent if all did.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    silent_nodes: Vec<String>,
 }
 
 /// A meeting.
@@ -210,12 +215,20 @@ async fn feedback(State(operators): State<Arc<Operators>>) -> Result<Json<Feedba
     Ok(Json(FeedbackCounts { days: days.collect() }))
 }
 
-/// `GET /admin/meetings`: a page of meetings.
+/// `GET /admin/meetings`: a page of meetings, of all nodes.
 async fn meetings(State(operators): State<Arc<Operators>>, uri: Uri) -> Result<Json<MeetingPage>, ApiError> {
     let Page { before, limit, .. } = Page::read(&uri, Filters::None)?;
-    let lines = operators.reports.meetings(before.as_ref(), limit).await.map_err(failing)?;
+    let listed = match &operators.meetings {
+        Some(nodes) => nodes.meetings(before, limit).await,
+        None => {
+            let meetings = operators.reports.meetings(before.as_ref(), limit).await;
+            meetings.map(|meetings| MeetingListing { meetings, silent: Vec::new() })
+        }
+    };
+    let MeetingListing { meetings: lines, silent } = listed.map_err(failing)?;
     let next = next(&lines, limit, MeetingLine::cursor);
-    Ok(Json(MeetingPage { meetings: lines.into_iter().map(MeetingView::from).collect(), next }))
+    let meetings = lines.into_iter().map(MeetingView::from).collect();
+    Ok(Json(MeetingPage { meetings, next, silent_nodes: silent }))
 }
 
 /// Returns the duration between two times in the store's format.

@@ -17,6 +17,7 @@ use crate::auth::access_token::AccessTokens;
 use crate::auth::revocation::{Revocation, Revocations};
 use crate::clock::wall_clock;
 use crate::http::error::ApiError;
+use crate::http::json::defect;
 use crate::id::{nfc, text_is_valid};
 use crate::room::shared_settings::{EngineSilent, SharedSetting, SharedSettings};
 use crate::store::revocations::{RevocationsError, StoredRevocation, StoredRevocations};
@@ -168,7 +169,7 @@ async fn revoke(State(operators): State<Arc<Operators>>, body: String) -> Result
     let refused = |status: StatusCode, error: String| (status, Json(json!({"error": error}))).into_response();
     let now = wall_clock();
     let request = serde_json::from_str::<RevokeRequest>(&body);
-    let request = request.map_err(|error| format!("the body is no revocation: {error}"));
+    let request = request.map_err(|error| format!("the body is no revocation: {}", defect(&error)));
     let revocation = match request.and_then(|request| request.revocation(tokens, seconds(now))) {
         Ok(revocation) => revocation,
         Err(error) => return Ok(refused(StatusCode::BAD_REQUEST, error)),

@@ -48,6 +48,9 @@ pub struct Pulse {
     /// Number of its clients.
     #[serde(default)]
     pub clients: u32,
+    /// True if it wants the events of the others.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub wants_events: bool,
     /// The fingerprint of the secret that all nodes share. Whoever has another one is none of them.
     #[serde(default)]
     pub fingerprint: String,
@@ -175,7 +178,18 @@ mod tests {
         let heartbeat = Heartbeat { node: NodeId::new(7), number: 300, version: 1, is_draining: false };
         let (name, release) = ("a".into(), "0.2.0".into());
         let fingerprint = "F89r".into();
-        Pulse { heartbeat, is_last: true, name, release, owned: 3, relayed: 2, clients: 9, fingerprint }
+        let wants_events = false;
+        Pulse {
+            heartbeat,
+            is_last: true,
+            name,
+            release,
+            owned: 3,
+            relayed: 2,
+            clients: 9,
+            wants_events,
+            fingerprint,
+        }
     }
 
     /// As a release of version 1 wrote it.
@@ -187,6 +201,10 @@ mod tests {
         assert_eq!(Pulse::decode(RECORDED.as_bytes()), Ok(pulse()));
         let next = RECORDED.replace(r#""name":"a""#, r#""name":"a","new":[1]"#);
         assert_eq!(Pulse::decode(next.as_bytes()), Ok(pulse()), "an unknown field is ignored");
+        let wants = RECORDED.replace(r#""clients":9"#, r#""clients":9,"wants_events":true"#);
+        let wanting = Pulse { wants_events: true, ..pulse() };
+        assert_eq!(String::from_utf8(wanting.encode()).unwrap(), wants);
+        assert_eq!(Pulse::decode(wants.as_bytes()), Ok(wanting));
         let least = r#"{"node":7,"number":300,"version":1,"is_draining":false}"#;
         assert_eq!(Pulse::decode(least.as_bytes()).unwrap().heartbeat, pulse().heartbeat);
         assert_eq!(Pulse::decode(&[b' '; MAX_PULSE_BYTES + 1]), Err(UnknownMessage));

@@ -18,6 +18,9 @@ const MEMORY_BYTES: usize = 1 << 20;
 /// Events that a stream reads at a time.
 const PAGE: u32 = 64;
 
+/// Events that come again where another node's log is read on.
+const OVERLAP: i64 = 256;
+
 /// Time for which events are recorded after the last stream, over restarts too, so that its client finds no gap.
 const LINGER: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -63,6 +66,8 @@ pub enum LogStart {
     Beginning,
     /// The continuation after an event.
     After(EventId),
+    /// The same where another node wrote the log that was read before: the events before are in another order there.
+    Near(EventId),
     /// Its end, after a gap: the reader names an event that never was.
     Unknown,
 }
@@ -73,6 +78,8 @@ pub struct Cursor {
     log: EventLog,
     /// The place of the last event that was read; none if it is not known what was missed.
     position: Option<i64>,
+    /// The place from which to go on then; none for the end.
+    resumed: Option<i64>,
     end: watch::Receiver<End>,
 }
 
@@ -96,6 +103,9 @@ impl EventLog {
     /// The log that ends at this place of the store.
     pub fn new(queue: EventQueue, store: Events, position: i64, until: Option<SystemTime>) -> Self {
         let end = watch::Sender::new(End { position, is_closed: false });
+        if let Some(until) = until {
+            queue.set_until(until);
+        }
         let until = AtomicU64::new(until.map_or(0, seconds));
         Self { shared: Arc::new(Shared { queue, store, newest: Mutex::default(), end, until }) }
     }
@@ -109,6 +119,7 @@ impl EventLog {
         self.keep_recording().await?;
         let end = self.shared.end.subscribe();
         let newest = end.borrow().position;
+        let mut resumed = None;
         let (position, before) = match start {
             LogStart::End => {
                 let last = self.after(newest - 1).await?;
@@ -116,9 +127,28 @@ impl EventLog {
             }
             LogStart::Beginning => (Some(0), None),
             LogStart::After(last) => (self.shared.store.position(last).await?, None),
+            LogStart::Near(last) => {
+                let position = self.shared.store.position(last).await?;
+                let near = self.before(position.unwrap_or(newest)).await?;
+                resumed = Some(near);
+                (position.map(|_| near), None)
+            }
             LogStart::Unknown => (None, None),
         };
-        Ok((Cursor { log: self.clone(), position, end }, before))
+        Ok((Cursor { log: self.clone(), position, resumed, end }, before))
+    }
+
+    /// The place some events before one.
+    async fn before(&self, position: i64) -> Result<i64, EventsError> {
+        let near = (position - OVERLAP).max(0);
+        // There may be no such events any more, which is no gap.
+        let first = self.after(near).await?.first().map(|first| first.position - 1);
+        Ok(first.unwrap_or(position))
+    }
+
+    /// True while events are recorded for streams.
+    pub fn is_wanted(&self) -> bool {
+        self.shared.queue.is_wanted(wall_clock())
     }
 
     /// Records from now on, and for a day after the last reader.
@@ -130,6 +160,7 @@ impl EventLog {
         if self.shared.until.load(Ordering::Relaxed) <= seconds(until - RENEWAL) {
             self.shared.store.record_until(until).await?;
             self.shared.until.store(seconds(until), Ordering::Relaxed);
+            self.shared.queue.set_until(until);
         }
         self.shared.queue.record();
         Ok(())
@@ -200,7 +231,7 @@ impl Cursor {
         loop {
             let end = *self.end.borrow_and_update();
             let Some(position) = self.position else {
-                self.position = Some(end.position);
+                self.position = Some(self.resumed.take().unwrap_or(end.position));
                 return Ok(Some(LogPage { gap: Some(Gap { lost: None }), events: Vec::new() }));
             };
             if position < end.position {

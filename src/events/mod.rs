@@ -13,6 +13,7 @@ pub mod log;
 pub mod member;
 pub mod narrator;
 pub mod recorder;
+mod sharing;
 pub mod stream;
 pub mod webhook;
 pub mod webhooks;

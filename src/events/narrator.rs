@@ -85,6 +85,8 @@ impl Narrator {
                 let event = self.report(report, ids);
                 told.push(event);
             }
+            // Another node has told it.
+            QueuedEvent::Shared(_) | QueuedEvent::SharedLost(_) => {}
         }
     }
 

@@ -11,12 +11,14 @@ use tracing::{error, info};
 use super::envelope::{Envelope, EventData};
 use super::log::EventLog;
 use super::narrator::Narrator;
+use super::sharing::{self, Sharing};
 use super::webhook::destination;
 use crate::clock::{now, wall_clock};
 use crate::config::{EventsConfig, WebhookConfig};
 use crate::id::{EventId, MeetingId};
 use crate::metrics::{ByReason, ByType, Metrics};
-use crate::room::event_queue::{Drained, EventQueue};
+use crate::room::event_exchange::EventExchange;
+use crate::room::event_queue::{Drained, EventQueue, QueuedEvent};
 use crate::store::events::{EventBatch, Events, LogEnd, LoggedEvent, NewEvent, RecordingState};
 
 /// Time for which events are gathered, so that a busy server writes ten batches a second and not thousands.
@@ -50,6 +52,8 @@ pub struct Recorder {
     metrics: Arc<Metrics>,
     /// True if other nodes may run the meetings of before the restart.
     is_shared: bool,
+    /// The other nodes, if there are any.
+    sharing: Option<Sharing>,
     /// The changes of the meetings of before the restart that are not written yet.
     ended: Vec<MeetingId>,
 }
@@ -108,6 +112,7 @@ impl Recorder {
             undelivered: config.undelivered,
             metrics,
             is_shared: false,
+            sharing: None,
             ended,
         }
     }
@@ -117,6 +122,14 @@ impl Recorder {
     #[must_use]
     pub fn shared(self) -> Self {
         Self { is_shared: true, ..self }
+    }
+
+    /// Shares the events of the log with other nodes from now on.
+    pub fn share(&mut self) -> EventExchange {
+        let sharing = Sharing::default();
+        let exchange = sharing.exchange();
+        self.sharing = Some(sharing);
+        exchange
     }
 
     /// The log that it writes.
@@ -162,16 +175,23 @@ impl Recorder {
         let told = if self.queue.is_recording() && !self.is_shared { told } else { Vec::new() };
         let mut batch = self.batch(told).await;
         batch.meetings = ended.into_iter().map(|meeting| (meeting, None)).collect();
-        self.write(batch).await;
+        let own = batch.events.len();
+        self.write(batch, own).await;
     }
 
     /// Records everything that is queued; at the end also the changes that wait for their time.
     async fn record(&mut self, is_end: bool) {
         let Drained { events, lost } = self.queue.drain();
         let now = now().into_std();
-        let mut told = Vec::new();
+        let (mut told, mut shared) = (Vec::new(), Vec::new());
         for event in events {
-            self.narrator.tell(now, event, &mut EventId::random, &mut told);
+            match event {
+                QueuedEvent::Shared(event) => shared.extend(sharing::read(event, wall_clock())),
+                QueuedEvent::SharedLost(lost) => {
+                    shared.push(NewEvent::from(&outside(EventData::EventsLost { lost: Some(lost) })));
+                }
+                event => self.narrator.tell(now, event, &mut EventId::random, &mut told),
+            }
         }
         self.narrator.tell_due(now, is_end, &mut EventId::random, &mut told);
         if lost > 0 {
@@ -179,13 +199,19 @@ impl Recorder {
             self.narrator.lost();
             told.push(outside(EventData::EventsLost { lost: Some(lost) }));
         }
-        if told.is_empty() {
+        if told.is_empty() && shared.is_empty() {
             return;
         }
         let meetings: HashSet<MeetingId> = told.iter().filter_map(|event| Some(event.meeting?.0)).collect();
         let mut batch = self.batch(told).await;
+        let own = batch.events.len();
+        // Those of other nodes are for streams alone: their nodes post them to webhooks.
+        for event in &mut shared {
+            self.place(event);
+        }
+        batch.events.extend(shared);
         batch.meetings = meetings.into_iter().map(|id| (id, self.narrator.number(id))).collect();
-        self.write(batch).await;
+        self.write(batch, own).await;
         if self.log.is_read()
             && let Err(error) = self.log.keep_recording().await
         {
@@ -242,17 +268,23 @@ impl Recorder {
     fn new_event(&mut self, event: &Envelope) -> NewEvent {
         let mut new = NewEvent::from(event);
         self.metrics.events.get_or_create(&ByType { r#type: new.kind }).inc();
-        if self.chat || new.kind != "chat.message" {
-            let LogEnd { position, total } = self.end;
-            let bytes = i64::try_from(new.body.len()).unwrap_or(i64::MAX);
-            self.end = LogEnd { position: position + 1, total: total.saturating_add(bytes) };
-            new.place = Some((self.end.position, self.end.total));
-        }
+        self.place(&mut new);
         new
     }
 
-    /// Writes a batch, however often that fails, and shows it to the streams.
-    async fn write(&mut self, batch: EventBatch) {
+    /// Gives an event its place in the log, if it is for streams, and is not there yet.
+    fn place(&mut self, event: &mut NewEvent) {
+        let is_for_streams = self.chat || event.kind != "chat.message";
+        if is_for_streams && self.sharing.as_mut().is_none_or(|sharing| sharing.is_new(event.id)) {
+            let LogEnd { position, total } = self.end;
+            let bytes = i64::try_from(event.body.len()).unwrap_or(i64::MAX);
+            self.end = LogEnd { position: position + 1, total: total.saturating_add(bytes) };
+            event.place = Some((self.end.position, self.end.total));
+        }
+    }
+
+    /// Writes a batch, however often that fails, and shows it to the streams. The first `own` events are this node's.
+    async fn write(&mut self, batch: EventBatch, own: usize) {
         let (mut wait, mut has_failed) = (RETRY, false);
         while let Err(error) = self.store.write(&batch, self.log_bytes).await {
             if !has_failed {
@@ -264,6 +296,9 @@ impl Recorder {
         }
         if has_failed {
             info!(event = "eventsWritten", "no event is lost");
+        }
+        if let Some(sharing) = &self.sharing {
+            sharing.publish(now().into_std(), &batch.events[..own]);
         }
         self.log.append(batch.events.into_iter().filter_map(|event| {
             let NewEvent { id, kind, room, body, place, .. } = event;

@@ -6,8 +6,11 @@
 
 pub mod carry;
 pub mod engine;
+pub mod events;
+mod files;
 mod local_rooms;
 mod media;
+pub mod meetings;
 pub mod nats;
 pub mod newcomer;
 pub mod node;

@@ -76,6 +76,7 @@ mod tests {
             owned: 0,
             relayed: 0,
             clients: 0,
+            wants_events: false,
             fingerprint: fingerprint.to_owned(),
         };
         EngineEvent::ToAll(pulse.encode().into())

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::engine::{Engine, EngineEvent, RequestFailure};
+use super::events::SharedEvents;
 use super::local_rooms::RoomHere;
 use super::newcomer::Introduced;
 use super::objects::ObjectCalls;
@@ -68,6 +69,8 @@ pub(super) struct Inner<E> {
     pub(super) rooms: DashMap<RoomName, RoomHere>,
     requests: Requests,
     objects: ObjectCalls,
+    /// The events of this node, and those of others.
+    pub(super) events: OnceLock<SharedEvents>,
     /// The nodes of the media of rooms with a part here.
     pub(super) media: DashMap<RoomName, NodeId>,
     /// The directory of media, if this node has an embedded media server.
@@ -152,6 +155,7 @@ impl<E: Engine> Cluster<E> {
             placed: Mutex::default(),
             requests: Requests::default(),
             objects: ObjectCalls::default(),
+            events: OnceLock::new(),
             pulses: Mutex::default(),
             changed: watch::Sender::new(Changes::default()),
             takeovers: Arc::new(Semaphore::new(MAX_TAKEOVERS)),
@@ -221,7 +225,7 @@ impl<E: Engine> Cluster<E> {
     }
 
     /// True if the node shares the secret, as it has told.
-    fn is_member(&self, node: NodeId) -> bool {
+    pub(super) fn is_member(&self, node: NodeId) -> bool {
         node == self.node() || self.pulses().contains_key(&node)
     }
 
@@ -266,6 +270,9 @@ impl<E: Engine> Cluster<E> {
     fn gone(&self, node: NodeId) {
         let name = self.pulses().get(&node).map(|pulse| pulse.name.clone());
         warn!(event = "nodeGone", node = %node, name);
+        if let Some(rooms) = self.requests().own.get() {
+            rooms.node_gone(node);
+        }
         self.inner.changed.send_modify(|changes| changes.gone += 1);
     }
 }
@@ -395,6 +402,9 @@ impl<E: Engine> NodeTask<E> {
             if is_last { membership.left(node) } else { membership.heard(now().into_std(), heartbeat) }
         };
         if node != self.cluster.node() {
+            if pulse.wants_events && !is_last {
+                self.cluster.events_are_wanted();
+            }
             let mut pulses = self.cluster.pulses();
             let membership = self.cluster.membership();
             if membership.knows(node) {

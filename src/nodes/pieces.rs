@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use bytes::Bytes;
 
 /// Size in bytes of a piece. The start of a node requires a little more of the engine, whatever the limits on clients.
-const PIECE: usize = 96 << 10;
+pub(super) const PIECE: usize = 96 << 10;
 
 /// Maximum size in bytes of an answer, and of all of them that are asked for.
 const MAX_ANSWER: usize = 64 << 20;

@@ -15,12 +15,15 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::engine::{Engine, NoAnswer, RequestFailure, Subject};
+use super::files::MAX_READING;
 use super::node::{Cluster, probed};
 use super::pieces::{Pieces, Reply};
 use super::room::asking::record;
 use crate::clock::now;
-use crate::id::{NodeId, RoomName};
+use crate::id::{MeetingId, NodeId, RoomName};
 use crate::room::requests::{Notice, OwnRooms, RoomAnswer, RoomListing, RoomRequest, RoomSummary};
+use crate::store::files::{FileId, Files};
+use crate::store::reports::{Cursor, Reports};
 
 /// Time in which the owner of a room has to be found: as for a join.
 const OWNER_PATIENCE: Duration = Duration::from_secs(3);
@@ -41,21 +44,34 @@ const MAX_ANSWERING: usize = 64;
 pub(super) struct Requests {
     /// The rooms here, once there are any.
     pub(super) own: std::sync::OnceLock<Arc<dyn OwnRooms>>,
+    /// The shared files here, once there is a folder for them.
+    pub(super) files: std::sync::OnceLock<Files>,
+    /// The meetings of this node, once there is a database of them.
+    pub(super) reports: std::sync::OnceLock<Reports>,
     pieces: Pieces,
     answering: Semaphore,
+    /// Parts of files that are read for other nodes.
+    pub(super) reading: Semaphore,
 }
 
 impl Default for Requests {
     fn default() -> Self {
         let answering = Semaphore::new(MAX_ANSWERING);
-        Self { own: std::sync::OnceLock::new(), pieces: Pieces::default(), answering }
+        Self {
+            own: std::sync::OnceLock::new(),
+            files: std::sync::OnceLock::new(),
+            reports: std::sync::OnceLock::new(),
+            pieces: Pieces::default(),
+            answering,
+            reading: Semaphore::new(MAX_READING),
+        }
     }
 }
 
 /// A request to another node.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-enum Asked {
+pub(super) enum Asked {
     /// About a room that it owns.
     Room {
         /// The room.
@@ -72,13 +88,43 @@ enum Asked {
         /// The bytes that are there already.
         from: u64,
     },
+    /// For the description of a shared file.
+    File {
+        /// Its meeting.
+        meeting: MeetingId,
+        /// Its id.
+        id: FileId,
+    },
+    /// For a part of a shared file, of the size of a piece.
+    FilePart {
+        /// Its meeting.
+        meeting: MeetingId,
+        /// Its id.
+        id: FileId,
+        /// The first byte.
+        from: u64,
+    },
+    /// For a part of the list of its meetings.
+    Meetings {
+        /// The position before the first.
+        from: Option<Cursor>,
+        /// Their number at most.
+        most: u32,
+    },
+    /// To record its events, since there are streams.
+    WantEvents,
+    /// For its events from a number on.
+    Events {
+        /// The number.
+        from: u64,
+    },
     /// None: it is told something.
     Told(Notice),
 }
 
 impl Asked {
     #[expect(clippy::expect_used, reason = "requests are plain data")]
-    fn encode(&self) -> Bytes {
+    pub(super) fn encode(&self) -> Bytes {
         let body = serde_json::to_vec(self).expect("requests are plain data");
         NodeMessage::Request { body: &body }.encode().into()
     }
@@ -142,7 +188,12 @@ impl<E: Engine> Cluster<E> {
     }
 
     /// Makes a request, and puts its answer together.
-    async fn request(&self, node: NodeId, message: Bytes, until: Instant) -> Result<Vec<u8>, RequestFailure> {
+    pub(super) async fn request(
+        &self,
+        node: NodeId,
+        message: Bytes,
+        until: Instant,
+    ) -> Result<Vec<u8>, RequestFailure> {
         let most = until.saturating_duration_since(now());
         let first = self.engine().request(node, message, most).await?;
         let (answer, total, mut bytes) = match Reply::decode(&first) {
@@ -214,21 +265,30 @@ impl<E: Engine> Cluster<E> {
     /// Answers another node; empty for a request that is of a later release, or that it does not wait for.
     pub(super) async fn answer(&self, body: Bytes) -> Bytes {
         let requests = self.requests();
+        let Ok(asked) = serde_json::from_slice(&body) else { return Bytes::new() };
+        if let Asked::FilePart { meeting, id, from } = asked {
+            // It waits for those before, and takes no place of requests about rooms.
+            return requests.pieces.first(self.read_file(meeting, &id, from).await);
+        }
         let (Ok(_permit), Some(own)) = (requests.answering.try_acquire(), self.own_rooms()) else {
             return Bytes::new();
         };
-        let answer = match serde_json::from_slice(&body) {
-            Ok(Asked::Room { room, request }) if self.owns(&room) => {
+        let answer = match asked {
+            Asked::Room { room, request } if self.owns(&room) => {
                 serde_json::to_vec(&own.answer(room, request).await)
             }
-            Ok(Asked::Room { .. }) => serde_json::to_vec(&RoomAnswer::NotHere),
-            Ok(Asked::List) => serde_json::to_vec(&self.list_own().await),
-            Ok(Asked::Piece { answer, from }) => return requests.pieces.next(answer, from),
-            Ok(Asked::Told(notice)) => {
+            Asked::Room { .. } => serde_json::to_vec(&RoomAnswer::NotHere),
+            Asked::List => serde_json::to_vec(&self.list_own().await),
+            Asked::Meetings { from, most } => serde_json::to_vec(&self.own_meetings(from, most).await),
+            Asked::WantEvents => serde_json::to_vec(&self.begin_events()),
+            Asked::Events { from } => serde_json::to_vec(&self.own_events(from)),
+            Asked::File { meeting, id } => serde_json::to_vec(&self.describe_file(meeting, &id)),
+            Asked::Piece { answer, from } => return requests.pieces.next(answer, from),
+            Asked::Told(notice) => {
                 own.hear(notice).await;
                 return Bytes::new();
             }
-            Err(_) => return Bytes::new(),
+            Asked::FilePart { .. } => return Bytes::new(),
         };
         requests.pieces.first(answer.unwrap_or_default())
     }

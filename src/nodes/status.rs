@@ -96,6 +96,7 @@ impl<E: Engine> Cluster<E> {
             owned,
             relayed: rooms.saturating_sub(owned),
             clients: u32::try_from(self.metrics().connections.get()).unwrap_or_default(),
+            wants_events: self.wants_events(),
             fingerprint: identity.fingerprint.clone(),
         }
     }

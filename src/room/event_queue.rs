@@ -5,12 +5,13 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::mem;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use tokio::sync::Notify;
 
+use super::event_exchange::SharedEvent;
 use super::io::RoomEvent;
 use crate::id::{MeetingId, ReportId, RoomName, UserId};
 
@@ -55,6 +56,10 @@ pub enum QueuedEvent {
     Room(PublishedEvent),
     /// A stored report.
     Report(CreatedReport),
+    /// Of another node, which has recorded it.
+    Shared(SharedEvent),
+    /// A number of events of another node that did not come.
+    SharedLost(u64),
 }
 
 /// Everything that was queued since the queue was last drained.
@@ -78,6 +83,8 @@ struct Shared {
     chat: AtomicBool,
     queued: Mutex<Queued>,
     came: Notify,
+    /// The time until which events are for streams, in seconds since 1970.
+    until: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -129,11 +136,43 @@ impl EventQueue {
         self.shared.came.notified().await;
     }
 
+    /// Sets the time until which events are for streams.
+    pub fn set_until(&self, until: SystemTime) {
+        self.shared.until.store(seconds(until), Ordering::Relaxed);
+    }
+
+    /// True while events are for streams.
+    pub fn is_wanted(&self, at: SystemTime) -> bool {
+        self.shared.until.load(Ordering::Relaxed) > seconds(at)
+    }
+
+    /// Queues events of another node.
+    pub fn push_shared(&self, events: impl IntoIterator<Item = SharedEvent>) {
+        {
+            let mut queued = self.shared.lock();
+            for event in events {
+                let bytes = event.body.len();
+                queued.add(QueuedEvent::Shared(event), bytes);
+            }
+        }
+        self.shared.came.notify_one();
+    }
+
+    /// Queues that events of another node are lost.
+    pub fn push_shared_lost(&self, lost: u64) {
+        self.shared.lock().add(QueuedEvent::SharedLost(lost), 0);
+        self.shared.came.notify_one();
+    }
+
     /// Takes everything out of the queue.
     pub fn drain(&self) -> Drained {
         let Queued { events, lost, .. } = mem::take(&mut *self.shared.lock());
         Drained { events, lost }
     }
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 impl Shared {
@@ -213,7 +252,7 @@ mod tests {
         let events = queue.drain().events.into_iter();
         let events = events.map(|event| match event {
             QueuedEvent::Room(event) => event.event,
-            QueuedEvent::Report(report) => panic!("{report:?}"),
+            other => panic!("{other:?}"),
         });
         events.collect()
     }

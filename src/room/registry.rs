@@ -131,6 +131,7 @@ impl Drop for Observation {
     fn drop(&mut self) {
         self.registry.inner.deps.observers.remove(&self.room, self.number);
         self.registry.tell_observed(&self.room);
+        self.registry.share_observers(&self.room);
     }
 }
 
@@ -300,6 +301,7 @@ impl Registry {
     pub fn observe(&self, room: &RoomName, name: Arc<str>) -> Observation {
         let number = self.inner.deps.observers.add(room, name);
         self.tell_observed(room);
+        self.share_observers(room);
         Observation { registry: self.clone(), room: room.clone(), number }
     }
 
@@ -314,6 +316,7 @@ impl Registry {
         self.inner.new_rooms.prune();
         self.inner.deps.ai.prune();
         self.inner.deps.ended.prune(now().into_std());
+        self.prune_observers();
     }
 
     /// Closes all sockets, room by room, and waits until all rooms have persisted their state.

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-use super::io::{CannotPost, Post};
+use super::io::{CannotPost, Post, ShareFile};
 use super::mailbox::RoomView;
 use super::rules::RulesChange;
-use super::state::{Denied, Moderator};
-use crate::id::{IdentityId, MeetingId, RoomName, UserId};
+use super::state::{CannotShareFile, Denied, Moderator};
+use crate::id::{IdentityId, MeetingId, NodeId, RoomName, UserId};
 use crate::protocol::client::JsonString;
 use crate::protocol::moderation::ModerationAction;
 
@@ -52,6 +52,21 @@ pub enum RoomRequest {
         /// The key by which a repeated request is known.
         once: Option<Once>,
     },
+    /// For its meeting, by whoever gets a file.
+    MeetingOf {
+        /// The identity.
+        identity: IdentityId,
+    },
+    /// To say if somebody may share a file.
+    AdmitsFiles {
+        /// The identity.
+        identity: IdentityId,
+    },
+    /// To tell everyone of a file.
+    ShareFile {
+        /// The file.
+        file: ShareFile,
+    },
 }
 
 /// The answer to a request.
@@ -70,6 +85,12 @@ pub enum RoomAnswer {
     Posted(Result<(), CannotPost>),
     /// The key was used with another message.
     OtherRequest,
+    /// The meeting, if the identity is a member of it.
+    Meeting(Option<MeetingId>),
+    /// The meeting, if the identity may share files in it.
+    AdmitsFiles(Result<MeetingId, CannotShareFile>),
+    /// The file was told of, or refused.
+    FileShared(Result<(), CannotShareFile>),
 }
 
 /// A message of a program, as it passes between nodes.
@@ -108,6 +129,17 @@ pub enum Notice {
         /// The hash of the password.
         hash: Arc<str>,
     },
+    /// A meeting has ended, and with it its files.
+    Ended(MeetingId),
+    /// Programs are shown as observers of a room at a node, in place of those before.
+    Observed {
+        /// The room.
+        room: RoomName,
+        /// The node.
+        node: NodeId,
+        /// Their names.
+        names: Vec<Arc<str>>,
+    },
 }
 
 /// A room in the list of all.
@@ -143,12 +175,18 @@ pub trait OwnRooms: Send + Sync {
 
     /// Takes news of another node.
     fn hear(&self, notice: Notice) -> BoxFuture<'static, ()>;
+
+    /// Forgets what a node told that is gone.
+    fn node_gone(&self, node: NodeId);
 }
 
 impl RoomRequest {
     /// True for one that changes nothing, so that it may be made again.
     pub fn is_query(&self) -> bool {
-        matches!(self, Self::Describe | Self::MayChange { .. })
+        matches!(
+            self,
+            Self::Describe | Self::MayChange { .. } | Self::MeetingOf { .. } | Self::AdmitsFiles { .. }
+        )
     }
 }
 

@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use super::actor::{RoomDeps, RoomPermit};
 use super::mailbox::Inbox;
 use super::requests::{Notice, OwnRooms, RoomAnswer, RoomListing, RoomRequest};
-use crate::id::RoomName;
+use crate::id::{NodeId, RoomName};
 
 /// Runs the rooms of this node that other nodes may have members of as well.
 pub trait SharedRooms: Debug + Send + Sync {
@@ -35,6 +35,9 @@ pub trait SharedRooms: Debug + Send + Sync {
 
     /// Lists the rooms of all nodes.
     fn list(&self) -> BoxFuture<'static, RoomListing>;
+
+    /// This node.
+    fn node(&self) -> NodeId;
 
     /// Tells the other nodes something, which may be lost.
     fn tell(&self, notice: Notice) -> BoxFuture<'static, ()>;

@@ -15,6 +15,7 @@ use axum::{Json, Router};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::ready;
+use futures_util::stream::BoxStream;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -36,6 +37,7 @@ use crate::network::ClientNetwork;
 use crate::protocol::server::SharedFile;
 use crate::room::io::ShareFile;
 use crate::room::registry::ShareError;
+use crate::room::shared_files::{FoundFile, NoFile, SharedFiles};
 use crate::room::state::CannotShareFile;
 use crate::store::files::{FileError, FileId, FileInfo, FileOwner, Files, Upload};
 
@@ -77,10 +79,22 @@ const NOT_STORED: ApiError =
     ApiError::refused(StatusCode::SERVICE_UNAVAILABLE, "file_not_stored", "the file could not be stored");
 const STALLED: ApiError =
     ApiError::refused(StatusCode::REQUEST_TIMEOUT, "file_stalled", "the file arrived too slowly");
+const GONE: ApiError = ApiError::refused(
+    StatusCode::GONE,
+    "file_gone",
+    "the server that had this file was stopped, and the file is gone with it",
+);
+const SILENT: ApiError = ApiError::refused(
+    StatusCode::GATEWAY_TIMEOUT,
+    "file_silent",
+    "the server that has this file does not answer; try again in a moment",
+);
 
 /// The files, and the limits on their senders.
 pub struct FileApi {
     files: Files,
+    /// Those of the other nodes, if there are any.
+    others: Option<Arc<dyn SharedFiles>>,
     is_on: bool,
     sent: KeyedLimit<IdentityId>,
     sent_of_network: KeyedLimit<ClientNetwork>,
@@ -88,10 +102,14 @@ pub struct FileApi {
 }
 
 impl FileApi {
-    /// The routes' state.
-    pub fn new(files: Files, config: &FilesConfig) -> Self {
+    /// The routes' state. Other nodes, if there are any, get the files from here.
+    pub fn new(files: Files, others: Option<Arc<dyn SharedFiles>>, config: &FilesConfig) -> Self {
+        if let Some(others) = &others {
+            others.serve(files.clone());
+        }
         Self {
             files,
+            others,
             is_on: config.sharing != Sharing::Nobody,
             sent: KeyedLimit::new(SENT_AT_ONCE, Rate::per_minute(config.per_minute)),
             sent_of_network: KeyedLimit::rate(Rate::per_minute(config.per_minute_per_network)),
@@ -208,7 +226,10 @@ async fn share_admitted(
         let at = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
         let share = ShareFile { at, identity: owner, from, meeting, file: file.clone() };
         if let Err(error) = api.registry.share_file(&room, share).await {
-            api.files.files.remove(meeting, &id);
+            // A line that may be told after all needs its file.
+            if error != ShareError::Unknown {
+                api.files.files.remove(meeting, &id);
+            }
             return Err(not_shared(error));
         }
         Ok((StatusCode::CREATED, Json(file)).into_response())
@@ -248,7 +269,7 @@ async fn next(body: &mut BodyDataStream, end: Instant) -> Result<Option<Bytes>, 
 
 fn not_shared(error: ShareError) -> Response {
     match error {
-        ShareError::Silent => ApiError::RoomSilent.into_response(),
+        ShareError::Silent | ShareError::Unknown => ApiError::RoomSilent.into_response(),
         // The same for rooms that run and for others.
         ShareError::Refused(why @ CannotShareFile::NoMember) => {
             refused(StatusCode::NOT_FOUND, &why.to_string())
@@ -292,12 +313,11 @@ async fn download(
     }
     let permit = api.files.got.acquire(&identity.id).map_err(|_| TOO_MANY)?;
     let id = FileId::parse(&id).ok_or(ApiError::NotFound)?;
-    let meeting = api.registry.meeting_of(&room, &identity.id).await.ok_or(ApiError::NotFound)?;
-    let read = api.files.files.read(meeting, &id).await;
-    let (file, info) = read
-        .inspect_err(|error| warn!(event = "fileNotRead", %error))
-        .map_err(|_| ApiError::StoreFailing)?
-        .ok_or(ApiError::NotFound)?;
+    let meeting = api.registry.meeting_of(&room, &identity.id).await.map_err(|error| match error {
+        ShareError::Refused(_) => ApiError::NotFound,
+        ShareError::Silent | ShareError::Unknown => ApiError::RoomSilent,
+    })?;
+    let FoundFile { info, parts } = find(&api.files, meeting, id).await?;
     let disposition =
         format!("attachment; filename*=UTF-8''{}", utf8_percent_encode(&info.name, NON_ALPHANUMERIC));
     let headers: [(HeaderName, String); 5] = [
@@ -308,12 +328,28 @@ async fn download(
         (CACHE_CONTROL, "private, no-store".to_owned()),
     ];
     let held = (permit, grace.extend(WHOLE));
-    let parts = ReaderStream::with_capacity(file, 64 << 10).map(move |part| {
+    let parts = parts.map(move |part| {
         // It counts for as long as it is read.
         let _ = &held;
         part
     });
     Ok((headers, Body::from_stream(parts)).into_response())
+}
+
+/// Finds a file, here or at another node.
+async fn find(files: &FileApi, meeting: MeetingId, id: FileId) -> Result<FoundFile, ApiError> {
+    let read = files.files.read(meeting, &id).await;
+    let read = read.inspect_err(|error| warn!(event = "fileNotRead", %error));
+    if let Some((file, info)) = read.map_err(|_| ApiError::StoreFailing)? {
+        let parts: BoxStream<'static, _> = ReaderStream::with_capacity(file, 64 << 10).boxed();
+        return Ok(FoundFile { info, parts });
+    }
+    let others = files.others.as_ref().ok_or(ApiError::NotFound)?;
+    others.find(meeting, id).await.map_err(|none| match none {
+        NoFile::Unknown => ApiError::NotFound,
+        NoFile::Gone => GONE,
+        NoFile::Silent => SILENT,
+    })
 }
 
 /// The type that a browser is told: of documents it is none, since they could run scripts.

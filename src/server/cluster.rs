@@ -22,6 +22,8 @@ use crate::media_api::passed::PassedCalls;
 use crate::metrics::Metrics;
 use crate::nodes::carry::{self, CarryError};
 use crate::nodes::engine::{Engine, EngineEvent};
+use crate::nodes::events::EventNodes;
+use crate::nodes::meetings::MeetingLists;
 use crate::nodes::nats::NatsEngine;
 use crate::nodes::newcomer::{Introduced, listen};
 use crate::nodes::node::{Cluster, NodeIdentity};
@@ -29,6 +31,7 @@ use crate::nodes::settings::EngineSettings;
 use crate::nodes::status::ClusterView;
 use crate::room::rulebook::Rulebook;
 use crate::room::shared::SharedRooms;
+use crate::room::shared_files::SharedFiles;
 use crate::room::shared_settings::{OwnSettings, SharedSetting, SharedSettings};
 use crate::store::StoreHandle;
 use crate::store::revocations::{StoredRevocation, StoredRevocations};
@@ -58,6 +61,12 @@ pub(super) struct NodeParts {
     pub(super) media: Arc<dyn MediaNodes>,
     /// The durable objects of all nodes.
     pub(super) objects: Arc<ObjectCluster>,
+    /// The files that members share.
+    pub(super) files: Arc<dyn SharedFiles>,
+    /// The lists of meetings.
+    pub(super) meetings: Arc<dyn MeetingLists>,
+    /// The events.
+    pub(super) events: Arc<dyn EventNodes>,
     /// The settings that all nodes share.
     pub(super) settings: Arc<dyn SharedSettings>,
     /// Those that there were.
@@ -65,6 +74,7 @@ pub(super) struct NodeParts {
     carry_over: CarryOver,
     task: NodeRun,
     follow: Box<dyn FnOnce(Arc<dyn OwnSettings>) -> BoxFuture<'static, ()> + Send>,
+    exchange: Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>,
 }
 
 /// Runs the node's task, which answers calls of other nodes about media sessions here, until it is stopped.
@@ -89,8 +99,9 @@ pub(super) struct RunningNode {
     rooms: Arc<dyn SharedRooms>,
     stop: CancellationToken,
     task: AbortOnDropHandle<()>,
-    /// Follows the settings that all nodes share.
-    _settings: AbortOnDropHandle<()>,
+    events: Arc<dyn EventNodes>,
+    /// Follows the settings that all nodes share, and exchanges events with the others.
+    _followers: [AbortOnDropHandle<()>; 2],
 }
 
 impl<E: Engine> EngineNode<E> {
@@ -120,9 +131,28 @@ impl<E: Engine> EngineNode<E> {
                     Box::pin(followed.follow(own, cluster.changes()))
                 })
             };
+            let (rooms, view, files) = (cluster.clone(), cluster.clone(), cluster.clone());
+            let exchanging = Cluster::clone(&cluster);
+            let exchange =
+                Box::new(move || -> BoxFuture<'static, ()> { Box::pin(exchanging.exchange_events()) });
             let objects = Arc::new(ObjectCluster::new(cluster.clone()));
-            let (rooms, view, media) = (cluster.clone(), cluster.clone(), cluster);
-            NodeParts { id, rooms, view, media, objects, settings, known, carry_over, task, follow }
+            let (meetings, events, media) = (cluster.clone(), cluster.clone(), cluster);
+            NodeParts {
+                id,
+                rooms,
+                view,
+                media,
+                objects,
+                files,
+                meetings,
+                events,
+                settings,
+                known,
+                carry_over,
+                task,
+                follow,
+                exchange,
+            }
         });
         Ok(make)
     }
@@ -157,7 +187,7 @@ pub(super) async fn connect(
     check(config)?;
     warn!(
         event = "clusterLimits",
-        "rooms and durable objects are shared by the nodes; files, lists of meetings and event streams know this node alone \
+        "rooms, their files, events and durable objects are shared by the nodes; limits know this node alone \
          (docs/cluster.md)"
     );
     let frame_bytes = config.limits.frame_bytes;
@@ -266,9 +296,9 @@ impl NodeParts {
     pub(super) fn start(self, media: Option<Arc<PassedCalls>>, settings: Arc<CopiedSettings>) -> RunningNode {
         let stop = CancellationToken::new();
         let task = own((self.task)(media, stop.clone()));
-        let settings = own((self.follow)(Arc::new(Followed(settings))));
+        let followers = [own((self.follow)(Arc::new(Followed(settings)))), own((self.exchange)())];
         info!(event = "nodeStarted", node = %self.id);
-        RunningNode { rooms: self.rooms, stop, task, _settings: settings }
+        RunningNode { rooms: self.rooms, stop, task, events: self.events, _followers: followers }
     }
 }
 
@@ -278,8 +308,9 @@ impl RunningNode {
         self.rooms.drain();
     }
 
-    /// Says goodbye to the other nodes.
+    /// Gives the last events to the other nodes, and says goodbye.
     pub(super) async fn stop(self, deadline: Instant) {
+        let _ = timeout_at(deadline, self.events.flush()).await;
         self.stop.cancel();
         let _ = timeout_at(deadline, self.task).await;
     }

@@ -19,6 +19,7 @@ use crate::events::stream::EventStreams;
 use crate::events::webhook::EventWebhook;
 use crate::events::webhooks::Webhooks;
 use crate::metrics::Metrics;
+use crate::nodes::events::EventNodes;
 use crate::room::event_queue::EventQueue;
 use crate::room::registry::Registry;
 use crate::store::Store;
@@ -32,6 +33,7 @@ pub(super) struct EventBridge {
     pub(super) queue: EventQueue,
     pub(super) webhooks: Webhooks,
     recorder: Recorder,
+    nodes: Option<Arc<dyn EventNodes>>,
     senders: Vec<Sender<EventWebhook>>,
 }
 
@@ -67,14 +69,20 @@ impl EventBridge {
             Recorder::new(settings, webhooks, queue.clone(), events, state, &running, metrics.clone());
         let recorder = if config.cluster.is_configured() { recorder.shared() } else { recorder };
         let webhooks = Webhooks::new(webhooks, store.deliveries(), store.events());
-        Ok(Self { queue, webhooks, recorder, senders })
+        Ok(Self { queue, webhooks, recorder, nodes: None, senders })
+    }
+
+    /// Exchanges events with the other nodes.
+    pub(super) fn share(&mut self, nodes: Arc<dyn EventNodes>) {
+        nodes.serve(self.recorder.share(), self.queue.clone());
+        self.nodes = Some(nodes);
     }
 
     /// The streams of events, and messages to rooms.
     pub(super) fn api(&self, config: &EventsConfig, registry: Registry, metrics: Arc<Metrics>) -> EventApi {
         EventApi {
             acting: Acting::new(registry, config.requests_per_minute),
-            streams: EventStreams::new(self.recorder.log(), config, metrics),
+            streams: EventStreams::new(self.recorder.log(), self.nodes.clone(), config, metrics),
         }
     }
 

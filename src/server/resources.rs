@@ -163,6 +163,8 @@ impl Clients {
     ) -> Option<(NodeParts, Arc<CopiedSettings>)> {
         let mut node = node?;
         self.rulebook.share(node.settings.clone());
+        node.meetings.serve(resources.store.reports());
+        self.events.share(node.events.clone());
         let copied = CopiedSettings {
             rulebook: self.rulebook.clone(),
             tokens: self.tokens.as_ref().map(InForce::new),
@@ -193,6 +195,7 @@ impl Clients {
         let login = OpenedLogin::open(config)?;
         let sfu = media.as_ref().map(|(handle, _)| handle.clone());
         let upstream = Upstream::new(calls, &config.turn, limits.call_bytes, sfu, metrics.clone())?;
+        let node = others.as_ref().map(|others| others.own());
         let upstream = Arc::new(match others {
             Some(others) => upstream.with_nodes(others, cluster::message_bytes(config)),
             None => upstream,
@@ -211,7 +214,7 @@ impl Clients {
         let ended = EndedMeetings::restored((now().into_std(), wall_clock()), &ended);
         let events = EventBridge::open(config, store, kept, metrics).await?;
         let console = Console::open(&config.admin)?;
-        let files = open_files(config, resources).await?;
+        let files = open_files(config, resources, node).await?;
         Ok(Self {
             site,
             orange,
@@ -249,13 +252,17 @@ async fn open_tokens(config: &Config, resources: &Resources) -> Result<Option<Ac
 }
 
 /// Opens the folder of shared files, and removes those of meetings that no longer run.
-async fn open_files(config: &Config, resources: &Resources) -> Result<Files, StartError> {
+async fn open_files(
+    config: &Config,
+    resources: &Resources,
+    node: Option<NodeId>,
+) -> Result<Files, StartError> {
     let FilesConfig { file_bytes, room_files, room_bytes, identity_bytes, network_bytes, all_bytes, .. } =
         config.files;
     let limits = FileLimits { file_bytes, room_files, room_bytes, identity_bytes, network_bytes, all_bytes };
     let running: HashSet<MeetingId> = resources.kept.iter().map(|room| room.meeting).collect();
     let folder = resources.data_dir.files();
-    let opened = tokio::task::spawn_blocking(move || Files::open(folder, limits, &running)).await;
+    let opened = tokio::task::spawn_blocking(move || Files::open(folder, limits, node, &running)).await;
     opened.map_err(io::Error::other).flatten().map_err(StartError::Files)
 }
 

@@ -8,7 +8,7 @@ use crate::id::{IdentityId, MeetingId, RoomName, UserId};
 use crate::store::chat::ChatChanges;
 use crate::store::ended::EndedMeeting;
 use crate::store::owner::{FencedWrite, OwnerEpoch};
-use crate::store::saved::{JournalPlace, Persist, SavedMember};
+use crate::store::saved::{JournalPlace, MeetingRecord, Persist, SavedMember};
 
 /// The changes that are not written yet, merged by key: the newest value of each wins.
 #[derive(Clone, Debug, Default)]
@@ -72,7 +72,7 @@ impl WriteBatch {
     pub(super) fn stored(&self) -> impl Iterator<Item = (MeetingId, &Changes, &MeetingRow)> {
         let all = self.meetings.iter();
         let rows = all.filter_map(|(id, changes)| Some((*id, changes, changes.row.as_ref()?)));
-        rows.filter(|(_, _, row)| row.life != Life::Ended)
+        rows.filter(|(_, _, row)| !matches!(row.life, Life::Ended | Life::Recorded))
     }
 }
 
@@ -112,9 +112,18 @@ pub(super) struct MeetingRow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Life {
     Running,
+    /// Running, in a journal: the room itself is not stored.
+    Recorded,
     Ended,
     /// Ended by a panic: later changes are ignored.
     Quarantined,
+}
+
+impl Life {
+    /// True once the meeting has ended.
+    pub(super) fn is_over(self) -> bool {
+        matches!(self, Self::Ended | Self::Quarantined)
+    }
 }
 
 impl Changes {
@@ -158,6 +167,15 @@ impl Changes {
         Self { ended_for: Some(ended), ..Self::default() }
     }
 
+    /// A meeting whose room is in a journal.
+    pub(super) fn recorded(record: MeetingRecord) -> Self {
+        let MeetingRecord { at, room, meeting, members } = record;
+        let life = if members.is_some() { Life::Recorded } else { Life::Ended };
+        let first = meeting.began().map_or(at, |began| began.min(at));
+        let row = MeetingRow { room, life, first, last: at, peak: members.unwrap_or_default() };
+        Self { row: Some(row), ..Self::default() }
+    }
+
     /// The end of a meeting whose room panicked.
     pub(super) fn quarantined(at: SystemTime, room: RoomName) -> Self {
         let row = MeetingRow { room, life: Life::Quarantined, first: at, last: at, peak: 0 };
@@ -171,7 +189,7 @@ impl Changes {
 
     /// True if the meeting has ended once this is written.
     pub(super) fn ends(&self) -> bool {
-        self.clears || self.row.as_ref().is_some_and(|row| row.life != Life::Running)
+        self.clears || self.row.as_ref().is_some_and(|row| row.life.is_over())
     }
 
     fn keys(&self) -> usize {

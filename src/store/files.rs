@@ -4,27 +4,24 @@
 //! A file is there once both are; until then it has another name, and is removed at the next start. Folders of meetings
 //! that no longer run are removed when the meeting ends, or at the next start.
 
+mod id;
 mod index;
 
 use std::collections::HashSet;
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt;
 
+pub use self::id::FileId;
 use self::index::Index;
 use super::data_dir::DirAccess;
-use crate::id::{IdentityId, MeetingId};
+use crate::id::{IdentityId, MeetingId, NodeId};
 use crate::network::ClientNetwork;
-
-/// Random bytes of an id.
-const ID_BYTES: usize = 16;
 
 /// Ending of the name of a file that is not whole yet, and of a description.
 const PART: &str = "part";
@@ -45,33 +42,6 @@ pub struct FileLimits {
     pub network_bytes: u64,
     /// Maximum size in bytes of all files.
     pub all_bytes: u64,
-}
-
-/// The id of a file: random, so that nobody finds it who was not told.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct FileId(String);
-
-impl FileId {
-    /// A new id.
-    ///
-    /// # Errors
-    /// The operating system's, if it has no random bytes.
-    fn random() -> io::Result<Self> {
-        let mut bytes = [0; ID_BYTES];
-        getrandom::fill(&mut bytes).map_err(io::Error::from)?;
-        Ok(Self(URL_SAFE_NO_PAD.encode(bytes)))
-    }
-
-    /// Reads an id; `None` for any other text.
-    pub fn parse(text: &str) -> Option<Self> {
-        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
-        (bytes.len() == ID_BYTES).then(|| Self(text.to_owned()))
-    }
-
-    /// The id as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
 }
 
 /// The description of a file, in persistent form.
@@ -147,15 +117,23 @@ struct Shared {
     folder: PathBuf,
     access: DirAccess,
     limits: FileLimits,
+    /// This node, if it is one of several.
+    node: Option<NodeId>,
     index: Mutex<Index>,
 }
 
 impl Files {
-    /// Opens the folder, and removes files of all meetings but those of `running`, and files that are not whole.
+    /// Opens the folder, and removes files of all meetings but those of `running`, and files that are not whole. Ids of
+    /// further files name the node, if it is one of several.
     ///
     /// # Errors
     /// The operating system's.
-    pub fn open(folder: PathBuf, limits: FileLimits, running: &HashSet<MeetingId>) -> io::Result<Self> {
+    pub fn open(
+        folder: PathBuf,
+        limits: FileLimits,
+        node: Option<NodeId>,
+        running: &HashSet<MeetingId>,
+    ) -> io::Result<Self> {
         let around = folder.parent().unwrap_or(&folder);
         std::fs::create_dir_all(around)?;
         let access = DirAccess::of(around).map_err(io::Error::other)?;
@@ -173,7 +151,7 @@ impl Files {
                 }
             }
         }
-        Ok(Self(Arc::new(Shared { folder, access, limits, index: Mutex::new(index) })))
+        Ok(Self(Arc::new(Shared { folder, access, limits, node, index: Mutex::new(index) })))
     }
 
     /// The limits.
@@ -196,7 +174,7 @@ impl Files {
             return Err(FileError::TooLarge(limits.file_bytes));
         }
         let reserved = most.unwrap_or(limits.file_bytes);
-        let id = FileId::random()?;
+        let id = FileId::random(self.0.node)?;
         self.0.lock().reserve(&limits, meeting, owner, reserved)?;
         // From here on its end gives the space back.
         let mut upload = Upload {
@@ -223,6 +201,40 @@ impl Files {
         let Some(info) = self.0.lock().find(meeting, id) else { return Ok(None) };
         match File::open(self.0.path(meeting, id, None)).await {
             Ok(file) => Ok(Some((file, info))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The description of a file of a meeting; `None` if there is none.
+    pub fn find(&self, meeting: MeetingId, id: &FileId) -> Option<FileInfo> {
+        self.0.lock().find(meeting, id)
+    }
+
+    /// At most `most` bytes of a file of a meeting, from a byte on; `None` if there is no such file.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub async fn read_part(
+        &self,
+        meeting: MeetingId,
+        id: &FileId,
+        from: u64,
+        most: u64,
+    ) -> io::Result<Option<Vec<u8>>> {
+        if self.find(meeting, id).is_none() {
+            return Ok(None);
+        }
+        let path = self.0.path(meeting, id, None);
+        let read = move || -> io::Result<Vec<u8>> {
+            let mut file = std::fs::File::open(path)?;
+            file.seek(SeekFrom::Start(from))?;
+            let mut bytes = Vec::new();
+            file.take(most).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        match tokio::task::spawn_blocking(read).await.map_err(io::Error::other)? {
+            Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -438,7 +450,8 @@ mod tests {
     async fn whole_files_survive_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let open = |running: &[MeetingId]| {
-            Files::open(folder.path().join("files"), LIMITS, &running.iter().copied().collect()).unwrap()
+            Files::open(folder.path().join("files"), LIMITS, None, &running.iter().copied().collect())
+                .unwrap()
         };
         let [going, over] = [MeetingId::random(), MeetingId::random()];
         let files = open(&[]);
@@ -455,16 +468,23 @@ mod tests {
             found.map(|found| found.count()).unwrap_or_default()
         };
         assert_eq!((names(going), names(over)), (2, 0));
-        assert!(files.read(going, &FileId::random().unwrap()).await.unwrap().is_none());
+        assert!(files.read(going, &FileId::random(None).unwrap()).await.unwrap().is_none());
         assert!(files.read(over, &id).await.unwrap().is_none(), "an id is its meeting's");
+        let part = async |from, most| files.read_part(going, &id, from, most).await.unwrap();
+        assert_eq!(part(1, 3).await.as_deref(), Some(&b"ell"[..]));
+        assert_eq!(
+            (part(4, 9).await.as_deref(), part(9, 9).await.as_deref()),
+            (Some(&b"o"[..]), Some(&[][..]))
+        );
         files.remove(going, &id);
         assert!(files.read(going, &id).await.unwrap().is_none());
+        assert!(files.read_part(going, &id, 0, 9).await.unwrap().is_none());
     }
 
     #[tokio::test]
     async fn limits_are_those_of_file_room_identity_and_server() {
         let folder = tempfile::tempdir().unwrap();
-        let files = Files::open(folder.path().join("files"), LIMITS, &HashSet::new()).unwrap();
+        let files = Files::open(folder.path().join("files"), LIMITS, None, &HashSet::new()).unwrap();
         let [one, two] = [MeetingId::random(), MeetingId::random()];
         let refused = store(&files, one, "A", "eleven bytes").await.unwrap_err();
         assert!(matches!(refused, FileError::TooLarge(10)), "{refused}");
@@ -494,7 +514,7 @@ mod tests {
     async fn files_of_a_network_are_limited() {
         let folder = tempfile::tempdir().unwrap();
         let limits = FileLimits { network_bytes: 15, ..LIMITS };
-        let files = Files::open(folder.path().join("files"), limits, &HashSet::new()).unwrap();
+        let files = Files::open(folder.path().join("files"), limits, None, &HashSet::new()).unwrap();
         let of = |identity: &str, last: u8| FileOwner {
             network: Some(crate::network::client_network([192, 0, 2, last].into())),
             ..owner(identity)
@@ -511,7 +531,7 @@ mod tests {
     #[tokio::test]
     async fn file_of_a_meeting_that_ends_meanwhile_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let files = Files::open(folder.path().join("files"), LIMITS, &HashSet::new()).unwrap();
+        let files = Files::open(folder.path().join("files"), LIMITS, None, &HashSet::new()).unwrap();
         let meeting = MeetingId::random();
         let upload = files.begin(meeting, &owner("A"), Some(1)).await.unwrap();
         std::fs::remove_dir_all(folder.path().join("files").join(meeting.to_string())).unwrap();
@@ -532,7 +552,7 @@ mod tests {
         for (around, folders, whole) in [(0o755, 0o700, 0o600), (0o770, 0o770, 0o660)] {
             let data = tempfile::tempdir().unwrap();
             std::fs::set_permissions(data.path(), Permissions::from_mode(around)).unwrap();
-            let files = Files::open(data.path().join("files"), LIMITS, &HashSet::new()).unwrap();
+            let files = Files::open(data.path().join("files"), LIMITS, None, &HashSet::new()).unwrap();
             let meeting = MeetingId::random();
             let id = store(&files, meeting, "A", "hello").await.unwrap();
             let mode = |path: PathBuf| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
@@ -540,16 +560,6 @@ mod tests {
             for ending in [None, Some(INFO)] {
                 assert_eq!(mode(files.0.path(meeting, &id, ending)), whole);
             }
-        }
-    }
-
-    #[test]
-    fn ids_are_no_paths() {
-        assert!(FileId::parse(FileId::random().unwrap().as_str()).is_some());
-        for text in
-            ["", "..", "../../../../etc/pass", "AAAAAAAAAAAAAAAAAAAA/A", "AAAAAAAAAAAAAAAAAAAAAA.json"]
-        {
-            assert_eq!(FileId::parse(text), None, "{text}");
         }
     }
 }

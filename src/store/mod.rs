@@ -43,7 +43,7 @@ pub use owner::{FencedWrite, OwnerEpoch};
 use reports::Reports;
 use revocations::StoredRevocations;
 use rules::StoredRules;
-use saved::{Persist, SavedRoom};
+use saved::{MeetingRecord, Persist, SavedRoom};
 use sql::Database;
 pub use sql::StoreError;
 use task::{StoreSettings, Task};
@@ -186,6 +186,7 @@ enum StoreCommand {
     Persist { epoch: OwnerEpoch, change: Change },
     PersistUnconfirmed { epoch: OwnerEpoch, meeting: MeetingId, events: Vec<(UserId, Arc<str>)> },
     PersistEnded { epoch: OwnerEpoch, meeting: MeetingId, ended: EndedMeeting },
+    Record { epoch: OwnerEpoch, record: MeetingRecord },
     Quarantine { epoch: OwnerEpoch, room: RoomName, meeting: MeetingId },
     Load(Load),
     Flush(oneshot::Sender<()>),
@@ -228,6 +229,11 @@ impl StoreHandle {
     /// Persists who was in a meeting that was ended for all, in place of those of the room's meetings before.
     pub fn persist_ended(&self, meeting: MeetingId, ended: EndedMeeting) {
         self.hand_over(StoreCommand::PersistEnded { epoch: self.epoch, meeting, ended });
+    }
+
+    /// Records a meeting for the list of all, and nothing of its room, which is in a journal.
+    pub fn record(&self, record: MeetingRecord) {
+        self.hand_over(StoreCommand::Record { epoch: self.epoch, record });
     }
 
     /// Moves the stored state of a room that panicked to a table that is never loaded.

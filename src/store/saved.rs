@@ -2,8 +2,22 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use crate::id::{IdentityId, MeetingId, NodeId, RoomName, UserId};
+
+/// A meeting for the list of all, whose room is in a journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MeetingRecord {
+    /// The time of this.
+    pub at: SystemTime,
+    /// The room.
+    pub room: RoomName,
+    /// The meeting.
+    pub meeting: MeetingId,
+    /// The number of its members; none once it has ended.
+    pub members: Option<usize>,
+}
 
 /// A change of the persistent state.
 #[derive(Clone, Debug, PartialEq)]

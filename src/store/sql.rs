@@ -237,7 +237,7 @@ async fn write_meetings(db: &mut SqliteConnection, batch: &WriteBatch) -> Result
             values.push_bind(meeting.to_string());
             values.push_bind(rfc3339(row.first)).push_bind(rfc3339(row.last));
             values.push_bind(i64::try_from(row.peak).unwrap_or(i64::MAX));
-            values.push_bind((row.life != Life::Running).then(|| rfc3339(row.last)));
+            values.push_bind(row.life.is_over().then(|| rfc3339(row.last)));
         });
         // A row that says all this already stays untouched: most changes are a user's alone.
         insert.push(

@@ -174,6 +174,7 @@ impl Task {
             StoreCommand::PersistEnded { epoch, meeting, ended } => {
                 (meeting, Changes::ended_for(ended).by(epoch))
             }
+            StoreCommand::Record { epoch, record } => (record.meeting, Changes::recorded(record).by(epoch)),
             StoreCommand::Quarantine { epoch, room, meeting } => {
                 (meeting, Changes::quarantined(wall_clock(), room).by(epoch))
             }

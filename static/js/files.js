@@ -72,7 +72,29 @@ function send(signalling, file, signal) {
 export function showFile(line, file, roomName) {
   const place = within(line, '.text', HTMLElement);
   const href = `${pathOf(roomName)}/${encodeURIComponent(file.id)}`;
-  place.replaceChildren(element('a', { href, download: file.name, class: 'file' }, place.textContent ?? file.name));
+  const link = element('a', { href, download: file.name, class: 'file' }, place.textContent ?? file.name);
+  let isThere = false;
+  link.addEventListener('click', async (event) => {
+    if (isThere) {
+      isThere = false;
+      return;
+    }
+    // A browser says of a download that fails no more than that.
+    event.preventDefault();
+    try {
+      const answer = await fetch(href, { method: 'HEAD' });
+      if (!answer.ok) {
+        notice((await sentence(answer)) || text('files.notThere'), 'files');
+        return;
+      }
+    } catch {
+      notice(text('files.notThere'), 'files');
+      return;
+    }
+    isThere = true;
+    link.click();
+  });
+  place.replaceChildren(link);
 }
 
 /** @param {string} roomName */

@@ -40,15 +40,15 @@ fn gate(cloud: &Cloud, path: &str) -> oneshot::Sender<()> {
     open
 }
 
-fn enable() -> Value {
+pub fn enable() -> Value {
     json!({"type": "enableAi"})
 }
 
-fn disable() -> Value {
+pub fn disable() -> Value {
     json!({"type": "disableAi"})
 }
 
-fn request() -> Value {
+pub fn request() -> Value {
     json!({"type": "requestAiControl", "track": {"sessionId": "abc", "trackName": "mic"}})
 }
 
@@ -56,7 +56,7 @@ fn failed() -> Value {
     json!({"enabled": false, "connectionPending": false, "error": "Error establishing connection with AI"})
 }
 
-fn is_here(state: &Value) -> bool {
+pub fn is_here(state: &Value) -> bool {
     state["ai"]["enabled"] == true
 }
 
@@ -78,7 +78,7 @@ fn line(seen: &Seen) -> String {
 }
 
 /// Waits until the track of the stand-in's first session was closed, and checks the request.
-async fn until_closed(cloud: &Cloud, meeting: &Value) {
+pub async fn until_closed(cloud: &Cloud, meeting: &Value) {
     until_closed_at(cloud, meeting, "0").await;
 }
 

@@ -35,7 +35,7 @@ impl Mortal {
         Self::run(network, None, |_| {})
     }
 
-    pub fn start_first(network: &MemoryNetwork, edit: fn(&mut Config)) -> Self {
+    pub fn start_first(network: &MemoryNetwork, edit: impl FnOnce(&mut Config) + Send) -> Self {
         Self::run(network, None, edit)
     }
 
@@ -44,7 +44,11 @@ impl Mortal {
         Self::start_with(network, other, |_| {})
     }
 
-    pub fn start_with(network: &MemoryNetwork, other: &TestServer, edit: fn(&mut Config)) -> Self {
+    pub fn start_with(
+        network: &MemoryNetwork,
+        other: &TestServer,
+        edit: impl FnOnce(&mut Config) + Send,
+    ) -> Self {
         Self::run(network, Some(other), edit)
     }
 
@@ -255,6 +259,25 @@ async fn members_elsewhere_survive_the_death_of_the_owner() {
     // The member of the dead node comes back at another one, as who it was.
     let mut again = ada.ask().open(&c).await;
     assert_eq!(again.until_state(|state| users(state) == 3).await["meetingId"], meeting);
+    drop(dead);
+}
+
+/// What a node was told of its members a moment before it dies is not forgotten: nobody is back in the lobby.
+#[tokio::test]
+async fn members_of_a_dead_node_stay_in_the_meeting() {
+    let network = MemoryNetwork::default();
+    let owner = Mortal::start(&network);
+    let (b, _) = TestServer::node(&network, Some(&owner.server), |_| {}).await;
+    let mut ada = Client::join(&owner.server, "r", "Ada").await;
+    let mut bob = Client::join(&b, "r", "Bob").await;
+    let pk = ada.pk();
+    ada.say(json!({"type": "userUpdate", "user": {"joined": true}})).await;
+    bob.until_state(|state| user_of(state, &pk)["joined"] == true).await;
+    let dead = owner.kill();
+    bob.say(json!({"type": "userUpdate", "user": {"raisedHand": true}})).await;
+    let of_bob = bob.pk();
+    let state = bob.until_state(|state| user_of(state, &of_bob)["raisedHand"] == true).await;
+    assert_eq!(user_of(&state, &pk)["joined"], true, "{state}");
     drop(dead);
 }
 

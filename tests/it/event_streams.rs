@@ -13,20 +13,20 @@ use crate::access_tokens::{auth, token, token_with};
 use crate::client::Client;
 use crate::harness::{Answer, PATIENCE, TestServer, answer, eventually};
 
-fn configured(config: &mut Config) {
+pub fn configured(config: &mut Config) {
     config.auth = auth();
     config.room.tick = Duration::from_millis(100);
 }
 
 /// A reader of a stream.
-struct Stream {
+pub struct Stream {
     bytes: stream::BoxStream<'static, Vec<u8>>,
     text: String,
-    last_id: String,
+    pub last_id: String,
 }
 
 impl Stream {
-    async fn open(request: RequestBuilder) -> Self {
+    pub async fn open(request: RequestBuilder) -> Self {
         let response: Response = request.send().await.unwrap();
         assert_eq!(response.status().as_u16(), 200);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
@@ -48,7 +48,7 @@ impl Stream {
     }
 
     /// The next event; none at the end of the stream.
-    async fn next(&mut self) -> Option<Value> {
+    pub async fn next(&mut self) -> Option<Value> {
         loop {
             let Some((block, rest)) = self.text.split_once("\n\n") else {
                 if !self.read().await {
@@ -76,7 +76,7 @@ impl Stream {
     }
 
     /// The types of the next events until one of this type.
-    async fn until(&mut self, kind: &str) -> Vec<String> {
+    pub async fn until(&mut self, kind: &str) -> Vec<String> {
         let mut types = Vec::new();
         while types.last().is_none_or(|last| last != kind) {
             let event = self.next().await.expect("the stream goes on");
@@ -86,12 +86,12 @@ impl Stream {
     }
 }
 
-fn operators(server: &TestServer, query: &str) -> RequestBuilder {
+pub fn operators(server: &TestServer, query: &str) -> RequestBuilder {
     let token = std::fs::read_to_string(server.data_dir().join("operator.token")).unwrap();
     server.admin(&format!("/admin/events{query}")).bearer_auth(token.trim())
 }
 
-fn agent(room: &str) -> String {
+pub fn agent(room: &str) -> String {
     token_with("Bot", room, json!({"agent": true}))
 }
 
@@ -99,7 +99,7 @@ fn post(server: &TestServer, path: &str, token: &str, body: &Value) -> RequestBu
     server.request(&Method::POST, path).bearer_auth(token).body(body.to_string())
 }
 
-async fn leave(mut client: Client) {
+pub async fn leave(mut client: Client) {
     client.say(json!({"type": "userLeft"})).await;
     client.closed().await;
 }

@@ -22,18 +22,18 @@ fn join(person: &Person, pk: &str) -> Ask {
     Ask::room("r").by(person).pk(pk)
 }
 
-async fn share(server: &TestServer, person: &Person, name: &str, content: impl Into<Body>) -> Answer {
+pub async fn share(server: &TestServer, person: &Person, name: &str, content: impl Into<Body>) -> Answer {
     let path = format!("/api/rooms/r/files?name={name}");
     let request = server.request(&Method::POST, &path).header("cookie", person.cookie());
     answer(request.header("origin", server.http()).body(content)).await
 }
 
-async fn get(server: &TestServer, person: &Person, room: &str, id: &Value) -> Answer {
+pub async fn get(server: &TestServer, person: &Person, room: &str, id: &Value) -> Answer {
     let path = format!("/api/rooms/{room}/files/{}", id.as_str().unwrap());
     answer(server.request(&Method::GET, &path).header("cookie", person.cookie())).await
 }
 
-fn folder(server: &TestServer) -> PathBuf {
+pub fn folder(server: &TestServer) -> PathBuf {
     server.data_dir().join("files")
 }
 
@@ -82,7 +82,7 @@ async fn file_of_a_client_that_goes_is_whole_or_nothing() {
     eventually("the folder is gone".to_owned(), async || is_empty(&files)).await;
 }
 
-fn is_empty(folder: &PathBuf) -> bool {
+pub fn is_empty(folder: &PathBuf) -> bool {
     std::fs::read_dir(folder).unwrap().next().is_none()
 }
 

@@ -521,6 +521,9 @@ fn wall_clock_is_read_only_where_allowed() {
         // The stamps of meetings that go into a cluster, or come back from it.
         "nodes/carry.rs",
         "nodes/room/keeping.rs",
+        // The times of meetings in the list of all, and the day after a stream for which events are recorded.
+        "nodes/room/meetings.rs",
+        "nodes/events.rs",
         // The times that methods of durable objects are given, and those of alarms and signatures.
         "durable/actor.rs",
         "durable/alarm.rs",

@@ -40,6 +40,7 @@ struct Shared {
     is_silent: bool,
     lost_answers: usize,
     lost_entries: usize,
+    lost_broadcasts: usize,
     /// Entries to be stored before the engine falls silent, and those who wait for that.
     silent_after: Option<(usize, oneshot::Sender<()>)>,
 }
@@ -90,6 +91,11 @@ impl MemoryNetwork {
     /// Stores the next entries without telling those who follow their subjects.
     pub fn lose_entries(&self, number: usize) {
         self.shared().lost_entries = number;
+    }
+
+    /// Loses the next broadcasts about settings and events.
+    pub fn lose_broadcasts(&self, number: usize) {
+        self.shared().lost_broadcasts = number;
     }
 
     /// Forgets the last entries of a journal, as after a power failure. Their numbers are given again.
@@ -256,7 +262,9 @@ impl Engine for MemoryEngine {
 
     async fn broadcast(&self, subject: Subject, message: Bytes) {
         let mut shared = self.network.shared();
-        if !shared.cut_off.contains(&self.node) {
+        if subject.kind() == SubjectKind::Setting && shared.lost_broadcasts > 0 {
+            shared.lost_broadcasts -= 1;
+        } else if !shared.cut_off.contains(&self.node) {
             shared.publish(subject, &Followed::Broadcast(message));
         }
     }

@@ -1,6 +1,7 @@
 //! A room's task carries out the actions of its replica.
 
 use satsuma_cluster::journal::Life;
+use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use super::RoomTask;
@@ -12,8 +13,18 @@ use crate::nodes::engine::{Engine, Subject};
 use crate::nodes::status;
 use crate::protocol::server::MessageKind;
 use crate::room::agent_jobs::{AgentJobs, AgentNews, JobRoom};
-use crate::room::io::{Effect, Input, RoomEvent};
+use crate::room::io::{CannotPost, Effect, Input, RoomEvent};
 use crate::room::replica::{Action, ReplicaInput};
+use crate::room::state::CannotShareFile;
+use crate::store::saved::Persist;
+
+/// Whoever waits until something is in the journal.
+pub(super) enum Written {
+    /// A program with a message.
+    Post(oneshot::Sender<Result<(), CannotPost>>),
+    /// Somebody who shares a file.
+    File(oneshot::Sender<Result<(), CannotShareFile>>),
+}
 
 impl<E: Engine> RoomTask<E> {
     /// Carries out what is to be done, and what follows from that.
@@ -28,6 +39,8 @@ impl<E: Engine> RoomTask<E> {
                 self.act(action).await;
             }
         }
+        // Whoever owned it when it ended tells of it.
+        self.see_meeting().await;
         let is_owner = self.replica.room().is_some();
         let owner = self.replica.journal().position().map(|(_, owner, _)| owner);
         if let Some(other) = owner.filter(|owner| *owner != self.cluster.node()) {
@@ -38,6 +51,9 @@ impl<E: Engine> RoomTask<E> {
             self.cluster.count_owned(is_owner);
             self.cluster.set_owned(&self.name, is_owner);
             self.count_change(is_owner);
+            if let (Some(room), Some(meeting)) = (self.replica.room(), self.meeting) {
+                self.record(meeting, Some(room.members().len()));
+            }
             let event = if is_owner { "roomOwned" } else { "roomGivenUp" };
             info!(event, room = self.name.as_str(), epoch = self.replica.journal().epoch());
         }
@@ -60,8 +76,19 @@ impl<E: Engine> RoomTask<E> {
     /// Answers those whose messages are in the journal: nobody is told of one that the next owner would not know.
     fn answer_posts(&mut self) {
         let stored = self.replica.last_stored().unwrap_or_default();
-        while let Some((_, answer)) = self.posts.pop_front_if(|(entry, _)| *entry <= stored) {
-            let _ = answer.send(Ok(()));
+        while let Some((_, written)) = self.posts.pop_front_if(|(entry, _)| *entry <= stored) {
+            match written {
+                Written::Post(answer) => drop(answer.send(Ok(()))),
+                Written::File(answer) => drop(answer.send(Ok(()))),
+            }
+        }
+    }
+
+    /// Has somebody answered once everything so far is stored.
+    pub(super) fn answer_once_stored(&mut self, written: Written) {
+        // Dropped, it is no answer.
+        if let Some(entry) = self.replica.last_written() {
+            self.posts.push_back((entry, written));
         }
     }
 
@@ -162,6 +189,11 @@ impl<E: Engine> RoomTask<E> {
             }
             Effect::PlaceMedia { .. } => self.tell_places(),
             Effect::SendAway { user, close } => self.fanout.send_away(&user, close),
+            Effect::Persist { meeting, change } => match change {
+                Persist::Peak { members } => self.record(meeting, Some(members)),
+                Persist::MeetingEnded => self.record(meeting, None),
+                _ => {}
+            },
             // The replica turns these into lines of the journal and into deliveries.
             Effect::Admit { .. }
             | Effect::Refuse { .. }
@@ -170,7 +202,6 @@ impl<E: Engine> RoomTask<E> {
             | Effect::SendTransient(_)
             | Effect::Snapshot
             | Effect::Remove { .. }
-            | Effect::Persist { .. }
             | Effect::RememberEnded(..)
             | Effect::Retire => {}
         }

@@ -1,5 +1,6 @@
 //! A room's task obeys its mailbox.
 
+use super::acting::Written;
 use super::{Joining, RoomTask};
 use crate::nodes::engine::Engine;
 use crate::room::codec::RemoteCommand;
@@ -63,23 +64,25 @@ impl<E: Engine> RoomTask<E> {
                     return;
                 }
                 self.room_input(Input::Post(post));
-                match self.replica.last_written() {
-                    Some(entry) => self.posts.push_back((entry, answer)),
-                    None => drop(answer),
-                }
+                self.answer_once_stored(Written::Post(answer));
             }
             Command::MeetingOf { identity, answer } => drop(answer.send(room.meeting_of(&identity))),
             Command::AdmitsFiles { identity, answer } => drop(answer.send(room.admits_files(&identity))),
             Command::ShareFile { file, answer } => {
-                let admitted = room.admits_file(&file);
+                if let Err(refused) = room.admits_file(&file) {
+                    let _ = answer.send(Err(refused));
+                    return;
+                }
                 self.room_input(Input::ShareFile(file));
-                let _ = answer.send(admitted);
+                self.answer_once_stored(Written::File(answer));
             }
             Command::Describe(answer) => drop(
                 answer.send(self.replica.room().map(|room| describe(room, &self.fanout)).unwrap_or_default()),
             ),
-            // Observers are shown by a single node alone.
-            Command::Observed => {}
+            Command::Observed => {
+                self.replica.set_observers(self.deps.observers.names(&self.name));
+                self.room_input(Input::Wake);
+            }
             #[cfg(test)]
             Command::Panic => panic!("by a test"),
             Command::Join { .. } | Command::Message(_) | Command::Disconnected(_) => {}
@@ -95,11 +98,11 @@ fn refuse(command: Command) {
         | Command::LastingRules { answer, .. }
         | Command::SetRules { answer, .. } => drop(answer.send(Err(Denied::OtherNode))),
         Command::Post { answer, .. } => drop(answer.send(Err(CannotPost::OtherNode))),
-        Command::MeetingOf { answer, .. } => drop(answer.send(None)),
         Command::AdmitsFiles { answer, .. } => drop(answer.send(Err(CannotShareFile::OtherNode))),
         Command::ShareFile { answer, .. } => drop(answer.send(Err(CannotShareFile::OtherNode))),
         // Whoever asks learns that there is no answer.
         Command::Describe(_)
+        | Command::MeetingOf { .. }
         | Command::Observed
         | Command::Join { .. }
         | Command::Message(_)

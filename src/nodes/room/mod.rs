@@ -11,6 +11,7 @@ mod delivering;
 pub(super) mod feed;
 mod keeping;
 mod media;
+mod meetings;
 mod restarting;
 mod sending;
 
@@ -26,6 +27,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{error, info};
 
+use self::acting::Written;
 pub(super) use self::asking::{MAX_ENTRY_BYTES, record};
 use self::feed::{Feed, News};
 use self::media::RoomMedia;
@@ -33,7 +35,7 @@ use self::sending::Outgoing;
 use super::engine::{Engine, Followed, Subject};
 use super::node::{Changes, Cluster, PeerBytes};
 use crate::clock::now;
-use crate::id::{ConnectionId, NodeId, RoomName, UserId};
+use crate::id::{ConnectionId, MeetingId, NodeId, RoomName, UserId};
 use crate::metrics::{Counted, Metrics};
 use crate::protocol::close::Close;
 use crate::protocol::deflate::Encoding;
@@ -42,7 +44,7 @@ use crate::room::actor::{RoomDeps, RoomPermit};
 use crate::room::agent_jobs::AgentJobs;
 use crate::room::codec::RemoteCommand;
 use crate::room::fanout::LocalFanout;
-use crate::room::io::{CannotPost, Disconnection, JoinRefusal, RoomEvent};
+use crate::room::io::{Disconnection, JoinRefusal, RoomEvent};
 use crate::room::mailbox::{Inbox, Reply};
 use crate::room::outbox::OutboxReader;
 use crate::room::replica::messages::{Broadcast, PeerMessage};
@@ -80,7 +82,7 @@ struct RoomTask<E: Engine> {
     /// Those who wait for the result of their request, in its order.
     operators: VecDeque<oneshot::Sender<Result<(), Denied>>>,
     /// Those whose message is written once the room's journal has this entry.
-    posts: VecDeque<(u64, oneshot::Sender<Result<(), CannotPost>>)>,
+    posts: VecDeque<(u64, Written)>,
     agents: AgentJobs,
     /// The newest snapshot that was shown.
     snapshot: Option<Arc<str>>,
@@ -89,6 +91,8 @@ struct RoomTask<E: Engine> {
     permit: RoomPermit,
     _running: Counted,
     is_owner: bool,
+    /// The meeting, as the journal said it last.
+    meeting: Option<MeetingId>,
     /// The last owner that was another node.
     former: Option<NodeId>,
     media: RoomMedia,
@@ -177,6 +181,10 @@ impl<E: Engine> SharedRooms for Cluster<E> {
         Box::pin(async move { cluster.list_all().await })
     }
 
+    fn node(&self) -> NodeId {
+        self.inner.identity.node
+    }
+
     fn tell(&self, notice: Notice) -> BoxFuture<'static, ()> {
         let cluster = self.clone();
         Box::pin(async move { cluster.tell_all(notice).await })
@@ -216,6 +224,7 @@ impl<E: Engine> RoomTask<E> {
             deps,
             permit,
             is_owner: false,
+            meeting: None,
             former: None,
             media: RoomMedia::default(),
             takeover: Takeover::default(),
@@ -290,6 +299,9 @@ impl<E: Engine> RoomTask<E> {
         {
             // It may be about to own the room.
             self.replica.set_lasting_rules(self.deps.rulebook.get(&self.name));
+        }
+        if matches!(input, ReplicaInput::Wake) {
+            self.replica.set_observers(self.deps.observers.names(&self.name));
         }
         self.replica.set_chat_exhausted(used >= self.deps.settings.chat.all_bytes);
         let membership = self.cluster.membership();

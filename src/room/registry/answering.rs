@@ -9,12 +9,13 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::{DESCRIBE_TIMEOUT, DRAIN_BATCH, Inner, PostError, Registry};
-use crate::id::{IdentityId, RoomName};
+use crate::clock::now;
+use crate::id::{IdentityId, NodeId, RoomName};
 use crate::room::io::{CannotPost, Post};
 use crate::room::mailbox::{Command, RoomHandle, RoomView};
 use crate::room::passwords::PasswordError;
 use crate::room::requests::{Notice, Once, OwnRooms, RoomAnswer, RoomListing, RoomRequest, RoomSummary};
-use crate::room::state::Denied;
+use crate::room::state::{CannotShareFile, Denied};
 
 /// Reason for not describing a room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,12 +67,44 @@ impl OwnRooms for WeakRooms {
                 Notice::Proved { room, identity, hash } => {
                     inner.passwords.remember(room, identity, hash).await;
                 }
+                Notice::Observed { room, node, names } => {
+                    inner.deps.observers.set_elsewhere(now().into_std(), &room, node, names);
+                    Registry { inner }.tell_observed(&room);
+                }
+                Notice::Ended(meeting) => {
+                    if let Some(files) = &inner.deps.files {
+                        files.end(meeting);
+                    }
+                }
             }
         })
+    }
+
+    fn node_gone(&self, node: NodeId) {
+        let Some(registry) = self.registry() else { return };
+        let rooms = registry.inner.deps.observers.node_gone(node);
+        rooms.iter().for_each(|room| registry.tell_observed(room));
     }
 }
 
 impl Registry {
+    /// Tells the other nodes of the observers of a room here.
+    pub(super) fn share_observers(&self, room: &RoomName) {
+        let Some(shared) = &self.inner.shared else { return };
+        let names = self.inner.deps.observers.own_names(room);
+        let told = shared.tell(Notice::Observed { room: room.clone(), node: shared.node(), names });
+        self.inner.tasks.spawn(told);
+    }
+
+    /// Tells the other nodes of all observers here, and forgets those that they do not tell of any more.
+    pub(super) fn prune_observers(&self) {
+        let observers = &self.inner.deps.observers;
+        if self.inner.shared.is_some() {
+            observers.own_rooms().iter().for_each(|room| self.share_observers(room));
+            observers.prune(now().into_std()).iter().for_each(|room| self.tell_observed(room));
+        }
+    }
+
     /// A room's state for operators.
     ///
     /// # Errors
@@ -178,7 +211,11 @@ impl Registry {
         match timeout(DESCRIBE_TIMEOUT, command(&room, request)).await {
             Err(_) => RoomAnswer::Silent,
             Ok(Some(RoomAnswer::Decided(Err(Denied::OtherNode)))) => RoomAnswer::NotHere,
-            Ok(Some(RoomAnswer::Posted(Err(CannotPost::OtherNode)))) => RoomAnswer::NotHere,
+            Ok(Some(
+                RoomAnswer::Posted(Err(CannotPost::OtherNode))
+                | RoomAnswer::AdmitsFiles(Err(CannotShareFile::OtherNode))
+                | RoomAnswer::FileShared(Err(CannotShareFile::OtherNode)),
+            )) => RoomAnswer::NotHere,
             Ok(Some(answer)) => answer,
             // The room has ended. One that other nodes share may go on there, and have carried it out.
             Ok(None) if self.inner.shared.is_some() && !is_query => RoomAnswer::Silent,
@@ -222,6 +259,15 @@ async fn command(room: &RoomHandle, request: RoomRequest) -> Option<RoomAnswer> 
         RoomRequest::Post { post, .. } => {
             let Some(post) = post.read() else { return Some(RoomAnswer::Silent) };
             RoomAnswer::Posted(send(room, |answer| Command::Post { post, answer }).await?)
+        }
+        RoomRequest::MeetingOf { identity } => {
+            RoomAnswer::Meeting(send(room, |answer| Command::MeetingOf { identity, answer }).await?)
+        }
+        RoomRequest::AdmitsFiles { identity } => {
+            RoomAnswer::AdmitsFiles(send(room, |answer| Command::AdmitsFiles { identity, answer }).await?)
+        }
+        RoomRequest::ShareFile { file } => {
+            RoomAnswer::FileShared(send(room, |answer| Command::ShareFile { file, answer }).await?)
         }
     })
 }

@@ -1,12 +1,9 @@
-//! Files in the chats of rooms: the questions of those who share and get them.
+//! Files in the chats of rooms: the questions of those who share and get them, for the node that owns the room.
 
-use tokio::sync::oneshot;
-use tokio::time::timeout;
-
-use super::{DESCRIBE_TIMEOUT, Registry};
+use super::Registry;
 use crate::id::{IdentityId, MeetingId, RoomName};
 use crate::room::io::ShareFile;
-use crate::room::mailbox::Command;
+use crate::room::requests::{RoomAnswer, RoomRequest};
 use crate::room::state::CannotShareFile;
 
 /// Reason for not taking a file.
@@ -14,15 +11,26 @@ use crate::room::state::CannotShareFile;
 pub enum ShareError {
     /// The room refuses it.
     Refused(CannotShareFile),
-    /// The room did not answer in time.
+    /// The room did not answer in time. It takes no file of whoever has given up.
     Silent,
+    /// The node that owns the room did not answer in time. It may have taken the file.
+    Unknown,
 }
 
 impl Registry {
     /// The meeting of a room, if an identity is a member of it.
-    pub async fn meeting_of(&self, name: &RoomName, identity: &IdentityId) -> Option<MeetingId> {
+    ///
+    /// # Errors
+    /// [`ShareError`].
+    pub async fn meeting_of(&self, name: &RoomName, identity: &IdentityId) -> Result<MeetingId, ShareError> {
         let identity = identity.clone();
-        self.ask(name, |answer| Command::MeetingOf { identity, answer }).await.ok().flatten()
+        match self.request(name, RoomRequest::MeetingOf { identity }).await {
+            RoomAnswer::Meeting(Some(meeting)) => Ok(meeting),
+            RoomAnswer::Meeting(None) | RoomAnswer::NotHere => {
+                Err(ShareError::Refused(CannotShareFile::NoMember))
+            }
+            _ => Err(ShareError::Silent),
+        }
     }
 
     /// The meeting of a room, if an identity may share files in it.
@@ -35,8 +43,11 @@ impl Registry {
         identity: &IdentityId,
     ) -> Result<MeetingId, ShareError> {
         let identity = identity.clone();
-        let answer = self.ask(name, |answer| Command::AdmitsFiles { identity, answer }).await?;
-        answer.map_err(ShareError::Refused)
+        match self.request(name, RoomRequest::AdmitsFiles { identity }).await {
+            RoomAnswer::AdmitsFiles(admitted) => admitted.map_err(ShareError::Refused),
+            RoomAnswer::NotHere => Err(ShareError::Refused(CannotShareFile::NoMember)),
+            _ => Err(ShareError::Silent),
+        }
     }
 
     /// Tells everyone in a room of a file.
@@ -44,24 +55,11 @@ impl Registry {
     /// # Errors
     /// [`ShareError`].
     pub async fn share_file(&self, name: &RoomName, file: ShareFile) -> Result<(), ShareError> {
-        let answer = self.ask(name, |answer| Command::ShareFile { file, answer }).await?;
-        answer.map_err(ShareError::Refused)
-    }
-
-    /// Asks a running room.
-    async fn ask<T>(
-        &self,
-        name: &RoomName,
-        ask: impl FnOnce(oneshot::Sender<T>) -> Command,
-    ) -> Result<T, ShareError> {
-        let room = self.inner.rooms.get(name).map(|entry| entry.value().clone());
-        let room = room.ok_or(ShareError::Refused(CannotShareFile::NoMember))?;
-        let (answer, result) = oneshot::channel();
-        let ask = async {
-            room.mailbox().send(ask(answer)).await.ok()?;
-            result.await.ok()
-        };
-        let result = timeout(DESCRIBE_TIMEOUT, ask).await.map_err(|_| ShareError::Silent)?;
-        result.ok_or(ShareError::Refused(CannotShareFile::NoMember))
+        match self.request(name, RoomRequest::ShareFile { file }).await {
+            RoomAnswer::FileShared(shared) => shared.map_err(ShareError::Refused),
+            RoomAnswer::NotHere => Err(ShareError::Refused(CannotShareFile::NoMember)),
+            _ if self.inner.shared.is_some() => Err(ShareError::Unknown),
+            _ => Err(ShareError::Silent),
+        }
     }
 }

@@ -18,6 +18,7 @@ mod sockets;
 mod wire;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use satsuma_cluster::link::LinkFull;
@@ -134,6 +135,13 @@ impl RoomReplica {
     /// Ends the room with the next claim: its state makes whoever has it fail.
     pub fn condemn(&mut self) {
         self.is_condemned = true;
+    }
+
+    /// Sets the programs that are shown as observers, if this node owns the room.
+    pub fn set_observers(&mut self, names: Vec<Arc<str>>) {
+        if let Role::Owner(owner) = &mut self.role {
+            owner.room_mut().set_observers(names);
+        }
     }
 
     /// The room, if this node owns it.

@@ -2,7 +2,7 @@
 
 mod serving;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -35,6 +35,12 @@ pub(super) const WHOLE_AT_LEAST: Duration = Duration::from_secs(6 * 60 * 60);
 /// The same after a takeover: the last whole state may be older than one of this owner could be.
 pub(super) const FIRST_WHOLE: Duration = Duration::from_secs(60);
 
+/// True for the user object of a member that has left the lobby. One that has such a field elsewhere is only written
+/// sooner.
+fn has_joined(json: &str) -> bool {
+    json.contains(r#""joined":true"#)
+}
+
 /// A room and its journal's writer.
 #[derive(Debug)]
 pub(super) struct Owner {
@@ -45,6 +51,8 @@ pub(super) struct Owner {
     handled: BTreeMap<LinkId, u64>,
     /// The socket of each member, as the lines so far say, stored or not.
     admitted: BTreeMap<UserId, ConnectionId>,
+    /// The members of whom it is written that they have left the lobby.
+    joined: BTreeSet<UserId>,
     /// The number of each member's first event that is not confirmed.
     owed_from: BTreeMap<UserId, u64>,
     /// The number of the last event.
@@ -248,6 +256,10 @@ impl Owner {
                 }
                 Effect::Remove { user, close } => self.remove(now, user, close),
                 Effect::Persist { change: Persist::Member(member), .. } => self.member(now, member),
+                // For the list of meetings.
+                effect @ Effect::Persist { change: Persist::Peak { .. } | Persist::MeetingEnded, .. } => {
+                    self.hold(effect, actions);
+                }
                 Effect::Persist { meeting, change } => {
                     if let Some(line) = RoomLine::of_change(meeting, change) {
                         self.writer.count(line.text_bytes());
@@ -279,25 +291,32 @@ impl Owner {
 
     fn remove(&mut self, now: Instant, user: UserId, close: Close) {
         self.admitted.remove(&user);
+        self.joined.remove(&user);
         self.owed_from.remove(&user);
         self.line(now, RoomLine::Removed { user, close });
     }
 
-    /// Writes a member's user object: soon for a new member, and at leisure for a known one, whose node tells the next
-    /// owner the newest.
+    /// Writes a member's user object: soon for a new member and for one that leaves the lobby, and at leisure otherwise:
+    /// its node tells the next owner the newest. If that dies as well, nobody seems to be back in the lobby.
     fn member(&mut self, now: Instant, member: SavedMember) {
         let SavedMember { user, identity, json, arrival } = member;
         self.writer.count(json.len());
+        let comes_in = !self.joined.contains(&user) && has_joined(&json);
+        if comes_in {
+            self.joined.insert(user.clone());
+        }
         let last = self.writer.pending_mut().iter_mut().rev().find_map(|line| match line {
             Line::Change(RoomLine::Member { user: other, json, .. }) if *other == user => Some(Some(json)),
             Line::Change(RoomLine::MemberRemoved(other)) if *other == user => Some(None),
             _ => None,
         });
-        if let Some(Some(pending)) = last {
-            *pending = json;
-            return;
-        }
-        let is_new = last.is_some() || self.is_unwritten(&user);
+        let is_new = match last {
+            Some(Some(pending)) if !comes_in => {
+                *pending = json;
+                return;
+            }
+            last => comes_in || last.is_some() || self.is_unwritten(&user),
+        };
         let line = Line::Change(RoomLine::Member { user, identity, json, arrival });
         if is_new {
             self.prompt = self.writer.push(now, line);

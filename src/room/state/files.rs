@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
+
 use super::Room;
 use crate::id::{IdentityId, MeetingId, UserId};
 use crate::protocol::client::JsonString;
@@ -10,7 +12,7 @@ use crate::room::io::{Effect, ShareFile};
 use crate::room::member::Member;
 
 /// Reason for not taking a file. The sentence goes to whoever shares it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum CannotShareFile {
     /// The identity has no member in this meeting.
     #[error("you are not in this meeting")]

@@ -57,7 +57,8 @@ impl Reports {
 }
 
 impl Reports {
-    /// Removes the rows of meetings that ended before `oldest`, unless feedback of them is still stored.
+    /// Removes the rows of meetings that ended before `oldest`, unless feedback of them is still stored, and of those that
+    /// nothing was heard of since: another node went on with them.
     ///
     /// # Errors
     /// [`ReportsError`]; what was removed until then stays so.
@@ -66,7 +67,8 @@ impl Reports {
         loop {
             let delete = sqlx::query(
                 r#"DELETE FROM "Meetings" WHERE id IN
-                    (SELECT id FROM "Meetings" WHERE created < $1 AND ended < $1 AND id NOT IN
+                    (SELECT id FROM "Meetings" WHERE created < $1 AND (ended < $1 OR (ended IS NULL
+                        AND modified < $1 AND id NOT IN (SELECT meeting_id FROM kept_rooms))) AND id NOT IN
                         (SELECT "meetingId" FROM "AnalyticsSimpleCallFeedback" WHERE "meetingId" IS NOT NULL)
                      ORDER BY created, id LIMIT $2)"#,
             );

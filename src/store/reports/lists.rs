@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{FromRow, QueryBuilder, Row, Sqlite};
 use uuid::Uuid;
@@ -10,7 +11,7 @@ use super::{CARDS, ReportKind, Reports, ReportsError};
 use crate::id::{ReportId, RoomName};
 
 /// A position in a list: after the row of that time and id.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cursor {
     created: String,
     id: String,
@@ -100,7 +101,7 @@ pub struct ReportView {
 }
 
 /// A meeting as a list shows it.
-#[derive(Clone, Debug, FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq, FromRow, Serialize, Deserialize)]
 pub struct MeetingLine {
     /// Its id.
     pub id: String,

@@ -11,7 +11,7 @@ use satsuma_cluster::{Downlink, JournalWriter, LinkId};
 use super::super::lines::RoomState;
 use super::super::messages::{Attach, Content, PeerMessage};
 use super::super::{Action, Role, RoomReplica, Surroundings};
-use super::{FIRST_WHOLE, Owner, POSITIONS, WHOLE_AT_LEAST};
+use super::{FIRST_WHOLE, Owner, POSITIONS, WHOLE_AT_LEAST, has_joined};
 use crate::id::{NodeId, UserId};
 use crate::protocol::close::Close;
 use crate::room::codec::RemoteCommand;
@@ -38,12 +38,15 @@ impl RoomReplica {
         };
         let ghosts = state.sockets().count() > 0;
         let is_taken_over = state.meeting().is_some();
+        let joined =
+            room.members().filter(|member| has_joined(&member.json)).map(|member| member.user).collect();
         let owner = Owner {
             room,
             writer,
             downlinks: BTreeMap::new(),
             handled: self.journal.all_taken().into_iter().collect(),
             admitted: state.sockets().map(|(user, socket)| (user.clone(), socket.connection)).collect(),
+            joined,
             owed_from: state.sockets().map(|(user, socket)| (user.clone(), socket.owed_from)).collect(),
             events: state.events(),
             held: VecDeque::new(),

@@ -131,8 +131,7 @@ async fn lost_events_of_another_node_are_fetched() {
     network.lose_broadcasts(3);
     for number in 0..4 {
         leave(Client::join(&a, &format!("r{number}"), "Ada").await).await;
-        a.until_metric(&"satsuma_events_total{type=\"meeting.ended\"}".to_owned(), f64::from(number + 1))
-            .await;
+        a.until_metric(r#"satsuma_events_total{type="meeting.ended"}"#, f64::from(number + 1)).await;
     }
     let told = until_ended(&mut stream, 4).await;
     assert_eq!(told.len(), 16, "{told:?}");

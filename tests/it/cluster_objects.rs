@@ -125,17 +125,16 @@ async fn step_that_is_not_stored_is_shown_to_nobody() {
     let owner = Mortal::start_first(&network, keys);
     assert_eq!(increment(&owner.server, "o").await, (200, 1));
     let (b, _) = TestServer::node(&network, Some(&owner.server), keys).await;
-    let b = Arc::new(b);
     let silent = network.be_silent_after(1);
     assert_eq!(increment(&b, "o").await, (200, 2));
-    let asked = tokio::spawn({
-        let b = b.clone();
-        async move { increment(&b, "o").await }
-    });
-    silent.await.unwrap();
-    let dead = owner.kill();
-    network.be_silent(false);
-    assert_eq!(asked.await.unwrap().0, 504, "it may have been stored");
+    let killing = async {
+        silent.await.unwrap();
+        let dead = owner.kill();
+        network.be_silent(false);
+        dead
+    };
+    let (asked, dead) = tokio::join!(increment(&b, "o"), killing);
+    assert_eq!(asked.0, 504, "it may have been stored");
     assert_eq!(sum(&b, "o").await, 2);
     assert_eq!(increment(&b, "o").await, (200, 3));
     drop(dead);

@@ -231,7 +231,7 @@ impl Actor {
                 () = shared.stop.cancelled(), if !self.is_stopping => Wake::Stop,
                 command = self.inbox.commands.recv() => command.map_or(Wake::Idle, Wake::Command),
                 () = sleep_until(forget_at.unwrap_or_else(now)), if forget_at.is_some() => Wake::ForgetInit,
-                () = tokio::time::sleep(shared::CONFIRMED_EVERY), if is_shared => Wake::Confirm,
+                () = async { tokio::time::sleep(shared::CONFIRMED_EVERY).await }, if is_shared => Wake::Confirm,
                 () = shared.evict.cancelled(), if is_free => Wake::Idle,
                 () = tokio::time::sleep(self.deps.idle_timeout), if is_free => Wake::Idle,
             };

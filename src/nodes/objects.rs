@@ -24,7 +24,7 @@ use crate::clock::now;
 use crate::id::{NodeId, ObjectId};
 
 /// Calls of other nodes that are carried out at a time.
-const MAX_CALLS: usize = 1024;
+const MAX_CALLS: usize = 8192;
 
 /// Bytes of the long calls of other nodes that are being received.
 const MAX_ARRIVING: usize = 64 << 20;
@@ -214,6 +214,10 @@ impl<E: Engine> ObjectNodes for Cluster<E> {
 
 impl<E: Engine> Cluster<E> {
     async fn call_objects(&self, to: NodeId, call: Vec<u8>, until: Instant) -> Result<Vec<u8>, CallFailure> {
+        if self.reach().state().is_away {
+            // It would not be sent, or much later.
+            return Err(CallFailure::NotMade);
+        }
         let first = self.objects().pieces.first(call);
         if first.is_empty() {
             // Too long: nothing here has that size.

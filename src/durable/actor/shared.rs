@@ -30,7 +30,14 @@ impl Actor {
         if self.away_until.is_some_and(|until| now() < until) {
             return Err(ObjectError::EngineAway);
         }
-        let (journal, saved) = match ObjectJournal::open(cluster, &self.id).await {
+        let opened = match ObjectJournal::open(cluster, &self.id).await {
+            // Each time that it is read adds a claim, also if nothing is ever written.
+            Ok((mut journal, saved)) => {
+                journal.compact(&saved.values, &saved.row).await.map(|()| (journal, saved))
+            }
+            Err(error) => Err(error),
+        };
+        let (journal, saved) = match opened {
             Ok(opened) => opened,
             Err(error) => {
                 self.let_go(&error);

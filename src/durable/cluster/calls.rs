@@ -226,6 +226,15 @@ async fn carry_out(registry: &ObjectRegistry, from: NodeId, call: &[u8]) -> Call
         Ok(id) => id,
         Err(error) => return failed(&ObjectError::from(error)),
     };
+    let Some(cluster) = &registry.deps().cluster else { return Called::NotHere };
+    let _waiting = match &call {
+        // They wait for a socket, or for nothing.
+        Call::Push { .. } | Call::Leave { .. } | Call::Still { .. } => None,
+        Call::Request(_) | Call::Ring(_) | Call::Open { .. } | Call::Say { .. } => match cluster.enter(&id) {
+            Ok(waiting) => Some(waiting),
+            Err(error) => return failed(&error),
+        },
+    };
     let request = match call {
         Call::Ring(due) => {
             return if registry.ring_here(&id, due).await { Called::Rung } else { Called::NotHere };

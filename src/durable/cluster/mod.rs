@@ -38,6 +38,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Pause before the engine is asked again.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// Calls of other nodes that wait for one object. More are refused, so that a slow one does not hold up others.
+const MAX_WAITING: usize = 256;
+
 /// Interval at which the engine is asked for the space of all objects.
 const COUNTED_EVERY: Duration = Duration::from_secs(10);
 
@@ -49,6 +52,15 @@ pub struct ObjectCluster {
     owners: DashMap<ObjectId, NodeId>,
     alarms: Alarms,
     sessions: Sessions,
+    /// The number of calls of other nodes that wait for each object.
+    waiting: DashMap<ObjectId, usize>,
+}
+
+/// A call of another node that waits for an object.
+#[derive(Debug)]
+struct Waiting<'a> {
+    cluster: &'a ObjectCluster,
+    id: ObjectId,
 }
 
 /// The place of an object.
@@ -63,7 +75,13 @@ pub enum Route {
 impl ObjectCluster {
     /// The objects of these nodes.
     pub fn new(nodes: Arc<dyn ObjectNodes>) -> Self {
-        Self { nodes, owners: DashMap::new(), alarms: Alarms::default(), sessions: Sessions::default() }
+        Self {
+            nodes,
+            owners: DashMap::new(),
+            alarms: Alarms::default(),
+            sessions: Sessions::default(),
+            waiting: DashMap::new(),
+        }
     }
 
     /// The other nodes.
@@ -99,6 +117,19 @@ impl ObjectCluster {
         }
     }
 
+    /// Counts a call of another node on an object.
+    ///
+    /// # Errors
+    /// [`ObjectError::Full`].
+    fn enter(&self, id: &ObjectId) -> Result<Waiting<'_>, ObjectError> {
+        let mut waiting = self.waiting.entry(id.clone()).or_default();
+        if *waiting >= MAX_WAITING {
+            return Err(ObjectError::Full("too many calls wait for the object"));
+        }
+        *waiting += 1;
+        Ok(Waiting { cluster: self, id: id.clone() })
+    }
+
     fn way_to(&self, owner: NodeId) -> Route {
         if owner == self.nodes.own() { Route::Here } else { Route::At(owner) }
     }
@@ -132,5 +163,14 @@ impl ObjectCluster {
             }
             sleep(COUNTED_EVERY).await;
         }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(mut waiting) = self.cluster.waiting.get_mut(&self.id) {
+            *waiting = waiting.saturating_sub(1);
+        }
+        self.cluster.waiting.remove_if(&self.id, |_, waiting| *waiting == 0);
     }
 }

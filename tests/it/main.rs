@@ -28,6 +28,7 @@ mod cluster_objects;
 mod cluster_operators;
 mod cluster_orphans;
 mod cluster_processes;
+mod cluster_releases;
 mod cluster_requests;
 mod cluster_settings;
 mod conformance;

@@ -10,6 +10,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use uuid::{Builder, Uuid};
@@ -249,7 +250,7 @@ impl From<ReportId> for DeliveryId {
     }
 }
 
-/// The id of an event: a random UUID.
+/// The id of an event: a UUID, random or of the event's place in a journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EventId(Uuid);
 
@@ -259,6 +260,17 @@ impl EventId {
     /// Creates a random id.
     pub fn random() -> Self {
         Self(Uuid::new_v4())
+    }
+
+    /// The id of an event of a meeting that several nodes may tell: the same at each of them. Epoch and number are its place
+    /// in the room's journal, and `part` tells apart the events that are told of one place.
+    pub fn told(meeting: MeetingId, (epoch, number): (u64, u64), part: &str) -> Self {
+        let bytes =
+            [&meeting.to_bytes()[..], &epoch.to_be_bytes(), &number.to_be_bytes(), part.as_bytes()].concat();
+        let hash = digest(&SHA256, &bytes);
+        let mut id = [0; 16];
+        id.copy_from_slice(&hash.as_ref()[..16]);
+        Self(Builder::from_custom_bytes(id).into_uuid())
     }
 
     /// Parses an id in its [`fmt::Display`] form.

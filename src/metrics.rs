@@ -168,6 +168,8 @@ metrics! {
     refusals: Family<ByReason, Counter> = "refusals", Family::default();
     /// Pauses in reading a connection because it sent too fast.
     throttled: Counter = "held_back", Counter::default();
+    /// Rooms of a cluster that go on alone while the engine is away: their members were shown what is not stored.
+    rooms_alone: Gauge = "rooms_alone", Gauge::default();
     /// Rooms ended by a panic.
     room_panics: Counter = "room_panics", Counter::default();
     /// Rooms of a cluster that panicked again after another node or start had taken them over, and whose meetings were ended.

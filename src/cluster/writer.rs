@@ -6,6 +6,8 @@
 //! reading the last entry: it is this one (stored after all), or another's claim (this node is *fenced*, and
 //! writes nothing any more), or an older one: the engine lost its end, and the same entries are written again.
 
+mod released;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -58,6 +60,12 @@ pub struct JournalWriter<S: State> {
     stage: Stage,
     question: u64,
     failures: u32,
+    /// The number of the first entry that was not shown, stored or not.
+    unshown: u64,
+    /// True if entries were shown before they were stored, until all are.
+    has_released: bool,
+    /// Bytes of the entries that are not stored, as far as their lines were counted.
+    unstored_bytes: usize,
     /// The stored entries that a reader would need, so that they can be written again.
     stored: VecDeque<Record<S>>,
     fenced: bool,
@@ -115,7 +123,7 @@ pub enum Appended {
 pub enum Written<S: State> {
     /// The entry is stored: what it says may be shown.
     Stored(Record<S>),
-    /// The engine had lost the entry, and has it again, under another number.
+    /// The engine has an entry that was shown before: it had lost it, or was away.
     Restored(Record<S>),
     /// Another node owns the subject. Nothing that was not stored may be shown.
     Fenced,
@@ -156,6 +164,9 @@ impl<S: State> JournalWriter<S> {
             stage: Stage::Due(Ask::Append),
             question: 0,
             failures: 0,
+            unshown: 0,
+            has_released: false,
+            unstored_bytes: 0,
             stored: records.into(),
             fenced: false,
         }
@@ -277,6 +288,7 @@ impl<S: State> JournalWriter<S> {
                 return None;
             }
             self.begin();
+            self.stage = Stage::Due(Ask::Append);
         }
         match self.stage {
             Stage::Asked(ask, until) if until <= now => self.fail(now, ask),
@@ -311,9 +323,8 @@ impl<S: State> JournalWriter<S> {
         };
         self.next_number += 1;
         self.due = None;
-        self.pending_bytes = 0;
+        self.unstored_bytes += std::mem::take(&mut self.pending_bytes);
         self.unstored.push_back(entry.into());
-        self.stage = Stage::Due(Ask::Append);
     }
 
     /// Asks again, later each time and not at the same time as others.
@@ -405,8 +416,14 @@ impl<S: State> JournalWriter<S> {
         self.quiet_until = Some(now + SHORTEST_PAUSE);
         self.stage = Stage::Due(Ask::Append);
         self.stored.push_back(record.clone());
-        // Entries that are written again come before the newest, which was not stored before.
-        let is_new = self.unstored.is_empty();
+        if self.unstored.is_empty() {
+            (self.has_released, self.unstored_bytes) = (false, 0);
+        }
+        // Others were shown before: the engine had lost them, or it was away.
+        let is_new = record.entry.epoch == self.epoch && record.entry.number >= self.unshown;
+        if is_new {
+            self.unshown = record.entry.number + 1;
+        }
         Some(if is_new { Written::Stored(record) } else { Written::Restored(record) })
     }
 

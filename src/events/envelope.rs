@@ -1,5 +1,6 @@
 //! **Pure**: events as JSON, the same for every destination. `docs/events.md` describes them.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -91,7 +92,7 @@ pub enum EventData {
     /// A moderator acted.
     Moderated {
         /// The action's name.
-        action: &'static str,
+        action: Cow<'static, str>,
         /// The state that it switched something to; none for an action that is no switch.
         on: Option<bool>,
         /// The member who acted; none for an operator.
@@ -163,6 +164,16 @@ impl EventData {
             Self::ReportCreated { .. } => "report.created",
             Self::EventsLost { .. } => "events.lost",
             Self::WebhookTest {} => "webhook.test",
+        }
+    }
+
+    /// The part of its place in a journal that the event is: several may be told of one.
+    pub fn part(&self) -> Cow<'static, str> {
+        match self {
+            Self::TrackPublished { track, .. } | Self::TrackUnpublished { track, .. } => {
+                format!("{} {:?}", self.kind(), track.kind).into()
+            }
+            _ => self.kind().into(),
         }
     }
 
@@ -244,7 +255,12 @@ mod tests {
             EventData::TrackPublished { member: member(), track: track() },
             EventData::TrackUnpublished { member: member(), track: track() },
             EventData::ChatMessage { id: 1, from, message },
-            EventData::Moderated { action: "remove", on: None, by: None, target: UserId::parse("u2").ok() },
+            EventData::Moderated {
+                action: "remove".into(),
+                on: None,
+                by: None,
+                target: UserId::parse("u2").ok(),
+            },
             EventData::ReportCreated { report: EventReport { id, kind: "bug", name: "Ada".into() } },
             EventData::EventsLost { lost: Some(3) },
             EventData::WebhookTest {},

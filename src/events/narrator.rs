@@ -12,14 +12,21 @@ use super::envelope::{ChatAuthor, Envelope, EventData, EventReport, MeetingEnd};
 use super::member::{Difference, EventMember};
 use crate::id::{EventId, MeetingId, RoomName, UserId};
 use crate::protocol::close::Close;
-use crate::room::event_queue::{CreatedReport, PublishedEvent, QueuedEvent};
+use crate::room::event_queue::{CreatedReport, JournalPlace, PublishedEvent, QueuedEvent, RecordedMark};
 use crate::room::io::RoomEvent;
+use crate::room::replica::lines::RecordedEvents;
 
 /// Shortest time between two tellings of one member's changes.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// A source of event ids. (Randomness, like time, is an argument.)
-pub type Ids<'i> = &'i mut dyn FnMut() -> EventId;
+/// A source of ids for events, of which it is told the part that they are of what happened. (Randomness, like time, is an
+/// argument.)
+pub type Ids<'i> = &'i mut dyn FnMut(&str) -> EventId;
+
+/// A source of ids for events that are told once.
+pub fn random(_part: &str) -> EventId {
+    EventId::random()
+}
 
 /// The events of all meetings.
 #[derive(Debug, Default)]
@@ -27,6 +34,8 @@ pub struct Narrator {
     meetings: HashMap<MeetingId, Meeting>,
     /// The members with changes that are not told yet, and the time at which they may be.
     due: VecDeque<(Instant, MeetingId, UserId)>,
+    /// The places in journals of the last events of meetings, until all up to these are told.
+    places: HashMap<MeetingId, JournalPlace>,
 }
 
 /// A meeting that runs.
@@ -35,6 +44,8 @@ struct Meeting {
     room: RoomName,
     /// The number of its last event.
     last: u64,
+    /// The epoch of the owner of its last event, if it is of a journal.
+    epoch: u64,
     members: HashMap<UserId, Told>,
 }
 
@@ -44,8 +55,25 @@ struct Told {
     member: EventMember,
     /// Earliest time of the next telling.
     next: Instant,
-    /// The newest state, if it is not told yet, and its time.
-    newest: Option<(EventMember, SystemTime)>,
+    /// The newest state, if it is not told yet.
+    newest: Option<Newest>,
+}
+
+/// A member's newest state, which is not told yet.
+#[derive(Debug)]
+struct Newest {
+    member: EventMember,
+    time: SystemTime,
+    /// The places of the changes that lead to it, if they are of a journal.
+    places: Option<Places>,
+}
+
+/// The places in a journal of the first and the last of the changes that an event is of, and the epoch of the last.
+#[derive(Clone, Copy, Debug)]
+struct Places {
+    epoch: u64,
+    first: u64,
+    last: u64,
 }
 
 /// The meetings that changed: the room and the number of the last event of each, or none for one that ended.
@@ -54,7 +82,7 @@ pub type MeetingNumbers = Vec<(MeetingId, Option<(RoomName, u64)>)>;
 impl Narrator {
     /// Continues a meeting of before a restart, after the event with this number.
     pub fn resume(&mut self, meeting: MeetingId, room: RoomName, last: u64) {
-        self.meetings.insert(meeting, Meeting { room, last, members: HashMap::new() });
+        self.meetings.insert(meeting, Meeting { room, last, epoch: 0, members: HashMap::new() });
     }
 
     /// Ends a meeting that is no longer stored.
@@ -75,6 +103,21 @@ impl Narrator {
     pub fn lost(&mut self) {
         self.due.clear();
         self.meetings.values_mut().for_each(|meeting| meeting.members.clear());
+    }
+
+    /// The events of journals that were told since the last time, up to the first of each that was not.
+    pub fn take_told(&mut self) -> Vec<(MeetingId, RecordedEvents, RecordedMark)> {
+        let (meetings, mut told) = (&self.meetings, Vec::new());
+        self.places.retain(|id, place| {
+            let running = meetings.get(id);
+            let members = running.into_iter().flat_map(|meeting| meeting.members.values());
+            let waiting = members.filter_map(|member| Some(member.newest.as_ref()?.places?.first)).min();
+            let through = waiting.map_or(place.last, |first| place.last.min(first - 1));
+            let seq = running.map_or(place.seq, |meeting| meeting.last);
+            told.push((*id, RecordedEvents { through, seq }, place.mark.clone()));
+            waiting.is_some()
+        });
+        told
     }
 
     /// Tells an event.
@@ -108,7 +151,25 @@ impl Narrator {
     }
 
     fn tell_room(&mut self, now: Instant, event: PublishedEvent, ids: Ids<'_>, told: &mut Vec<Envelope>) {
-        let PublishedEvent { time, room, meeting, event } = event;
+        let PublishedEvent { time, room, meeting, event, place } = event;
+        let places =
+            place.as_ref().map(|place| Places { epoch: place.epoch, first: place.first, last: place.last });
+        if let Some(place) = place {
+            // Other nodes told those before.
+            let running = self.meeting(&room, meeting);
+            running.last = running.last.max(place.seq);
+            if std::mem::replace(&mut running.epoch, place.epoch) != place.epoch {
+                // What members were told as may be long ago, and at another node.
+                running.members.clear();
+            }
+            self.places.insert(meeting, place);
+        }
+        let ids: Ids<'_> = &mut |part: &str| match places {
+            // A meeting begins once, and ends once, however often that is written down.
+            Some(_) if part.starts_with("meeting.") => EventId::told(meeting, (0, 0), part),
+            Some(Places { epoch, last, .. }) => EventId::told(meeting, (epoch, last), part),
+            None => ids(part),
+        };
         match event {
             RoomEvent::StartingMeeting => {
                 told.push(self.event(time, &room, meeting, EventData::MeetingStarted {}, ids))
@@ -143,16 +204,20 @@ impl Narrator {
                 ));
             }
             RoomEvent::MemberUpdated { user, before, after } => {
-                let newest = Some((EventMember::read(&after), time));
+                let newest = Newest { member: EventMember::read(&after), time, places };
                 let members = &mut self.meeting(&room, meeting).members;
                 let known = members.entry(user.clone()).or_insert_with(|| Told {
                     member: EventMember::read(&before),
                     next: now,
                     newest: None,
                 });
-                let was_waiting = known.newest.is_some();
+                let waiting = known.newest.take();
+                let was_waiting = waiting.is_some();
+                let first = waiting.and_then(|newest| newest.places).map(|places| places.first);
                 let next = known.next;
-                known.newest = newest;
+                let places =
+                    newest.places.map(|places| Places { first: first.unwrap_or(places.first), ..places });
+                known.newest = Some(Newest { places, ..newest });
                 if next <= now {
                     self.tell_newest(now, meeting, &user, ids, told);
                 } else if !was_waiting {
@@ -194,7 +259,11 @@ impl Narrator {
         let Some(running) = self.meetings.get_mut(&meeting) else { return };
         let room = running.room.clone();
         let Some(known) = running.members.get_mut(user) else { return };
-        let Some((newest, time)) = known.newest.take() else { return };
+        let Some(Newest { member: newest, time, places }) = known.newest.take() else { return };
+        let ids: Ids<'_> = &mut |part: &str| match places {
+            Some(Places { epoch, last, .. }) => EventId::told(meeting, (epoch, last), part),
+            None => ids(part),
+        };
         let differences = known.member.differences(&newest);
         if differences.is_empty() {
             return;
@@ -221,12 +290,12 @@ impl Narrator {
         let running = self.meetings.iter().find(|(_, meeting)| Some(&meeting.room) == room.as_ref());
         match (running.map(|(meeting, _)| *meeting), room) {
             (Some(meeting), Some(room)) => self.event(time, &room, meeting, data, ids),
-            (_, room) => Envelope { id: ids(), time, room, meeting: None, data },
+            (_, room) => Envelope { id: ids(&data.part()), time, room, meeting: None, data },
         }
     }
 
     fn meeting(&mut self, room: &RoomName, meeting: MeetingId) -> &mut Meeting {
-        let new = || Meeting { room: room.clone(), last: 0, members: HashMap::new() };
+        let new = || Meeting { room: room.clone(), last: 0, epoch: 0, members: HashMap::new() };
         self.meetings.entry(meeting).or_insert_with(new)
     }
 
@@ -241,7 +310,8 @@ impl Narrator {
     ) -> Envelope {
         let running = self.meeting(room, meeting);
         running.last += 1;
-        Envelope { id: ids(), time, room: Some(room.clone()), meeting: Some((meeting, running.last)), data }
+        let id = ids(&data.part());
+        Envelope { id, time, room: Some(room.clone()), meeting: Some((meeting, running.last)), data }
     }
 }
 
@@ -306,15 +376,15 @@ mod tests {
     impl Scene {
         fn tell(&mut self, event: RoomEvent) -> Vec<String> {
             let room = RoomName::parse("r").unwrap();
-            let event = PublishedEvent { time: UNIX_EPOCH, room, meeting: self.meeting, event };
+            let event = PublishedEvent { time: UNIX_EPOCH, room, meeting: self.meeting, event, place: None };
             let mut told = Vec::new();
-            self.narrator.tell(self.now, QueuedEvent::Room(event), &mut EventId::random, &mut told);
+            self.narrator.tell(self.now, QueuedEvent::Room(event), &mut random, &mut told);
             shown(&told)
         }
 
         fn due(&mut self, is_end: bool) -> Vec<String> {
             let mut told = Vec::new();
-            self.narrator.tell_due(self.now, is_end, &mut EventId::random, &mut told);
+            self.narrator.tell_due(self.now, is_end, &mut random, &mut told);
             shown(&told)
         }
     }
@@ -379,9 +449,65 @@ mod tests {
         assert_eq!(scene.narrator.number(scene.meeting), Some((room.clone(), 42)));
         let gone = MeetingId::random();
         scene.narrator.resume(gone, room, 7);
-        let ended = scene.narrator.interrupted(UNIX_EPOCH, gone, &mut EventId::random).unwrap();
+        let ended = scene.narrator.interrupted(UNIX_EPOCH, gone, &mut random).unwrap();
         assert_eq!(shown(&[ended]), ["8 meeting.ended"]);
-        assert!(scene.narrator.interrupted(UNIX_EPOCH, gone, &mut EventId::random).is_none());
+        assert!(scene.narrator.interrupted(UNIX_EPOCH, gone, &mut random).is_none());
+    }
+
+    /// An event of a journal, as an owner of an epoch publishes it.
+    fn journaled(scene: &mut Scene, (epoch, number): (u64, u64), event: RoomEvent) -> Vec<Envelope> {
+        let place =
+            JournalPlace { epoch, first: number, last: number, seq: 10, mark: RecordedMark::default() };
+        let (time, room) = (UNIX_EPOCH, RoomName::parse("r").unwrap());
+        let event = PublishedEvent { time, room, meeting: scene.meeting, event, place: Some(place) };
+        let mut told = Vec::new();
+        scene.narrator.tell(scene.now, QueuedEvent::Room(event), &mut random, &mut told);
+        told
+    }
+
+    #[test]
+    fn nodes_tell_an_event_of_a_journal_under_one_id() {
+        let (mut one, mut other) = (scene(), scene());
+        other.meeting = one.meeting;
+        let up = r#","raisedHand":true,"tracks":{"audio":"s/1"}"#;
+        let events =
+            [RoomEvent::StartingMeeting, joined("a"), updated("a", "", up), RoomEvent::EndingMeeting];
+        let ids = |scene: &mut Scene, from: u64, events: &[RoomEvent]| -> Vec<EventId> {
+            let told =
+                (from..).zip(events).flat_map(|(number, event)| journaled(scene, (3, number), event.clone()));
+            told.map(|event| event.id).collect()
+        };
+        let all = ids(&mut one, 1, &events);
+        assert_eq!(all.len(), 5, "two of the update");
+        assert_eq!(ids(&mut other, 3, &events[2..]), all[2..]);
+        let mut distinct = all.clone();
+        distinct.sort_unstable();
+        distinct.dedup();
+        assert_eq!(distinct.len(), all.len());
+        // The end is one, whoever writes it down; anything else of another epoch is something else.
+        assert_eq!(journaled(&mut other, (4, 9), RoomEvent::EndingMeeting)[0].id, all[4]);
+        assert_ne!(journaled(&mut other, (4, 2), joined("a"))[0].id, all[1]);
+    }
+
+    #[test]
+    fn change_that_is_not_told_is_not_recorded() {
+        let mut scene = scene();
+        let through = |scene: &mut Scene| -> Vec<(u64, u64)> {
+            let told = scene.narrator.take_told();
+            told.iter().map(|(_, recorded, _)| (recorded.through, recorded.seq)).collect()
+        };
+        let (up, named) = (r#","raisedHand":true"#, r#","raisedHand":true,"joined":true"#);
+        journaled(&mut scene, (1, 1), joined("a"));
+        assert_eq!(journaled(&mut scene, (1, 2), updated("a", "", up)).len(), 1);
+        assert_eq!(through(&mut scene), [(2, 12)]);
+        assert_eq!(through(&mut scene), [], "no news");
+        assert!(journaled(&mut scene, (1, 3), updated("a", up, "")).is_empty(), "at most once a second");
+        assert!(journaled(&mut scene, (1, 4), updated("a", "", named)).is_empty());
+        assert_eq!(journaled(&mut scene, (1, 5), joined("b")).len(), 1);
+        assert_eq!(through(&mut scene), [(2, 13)], "3 waits");
+        scene.now += INTERVAL;
+        assert_eq!(scene.due(false), ["14 member.updated"]);
+        assert_eq!(through(&mut scene), [(5, 14)]);
     }
 
     #[test]
@@ -393,7 +519,7 @@ mod tests {
             let (time, id) = (UNIX_EPOCH, ReportId::random());
             let report = CreatedReport { time, id, kind: "bug", room, name: "Ada".into() };
             let mut told = Vec::new();
-            scene.narrator.tell(scene.now, QueuedEvent::Report(report), &mut EventId::random, &mut told);
+            scene.narrator.tell(scene.now, QueuedEvent::Report(report), &mut random, &mut told);
             shown(&told)
         };
         assert_eq!(report(Some("r")), ["2 report.created"]);

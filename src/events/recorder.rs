@@ -10,7 +10,7 @@ use tracing::{error, info};
 
 use super::envelope::{Envelope, EventData};
 use super::log::EventLog;
-use super::narrator::Narrator;
+use super::narrator::{Narrator, random};
 use super::sharing::{self, Sharing};
 use super::webhook::destination;
 use crate::clock::{now, wall_clock};
@@ -170,7 +170,7 @@ impl Recorder {
     /// Ends the meetings that ran when the server was killed, before they were stored.
     async fn end_interrupted(&mut self) {
         let (time, ended) = (wall_clock(), std::mem::take(&mut self.ended));
-        let told = ended.iter().filter_map(|id| self.narrator.interrupted(time, *id, &mut EventId::random));
+        let told = ended.iter().filter_map(|id| self.narrator.interrupted(time, *id, &mut random));
         let told: Vec<_> = told.collect();
         let told = if self.queue.is_recording() && !self.is_shared { told } else { Vec::new() };
         let mut batch = self.batch(told).await;
@@ -190,17 +190,17 @@ impl Recorder {
                 QueuedEvent::SharedLost(lost) => {
                     shared.push(NewEvent::from(&outside(EventData::EventsLost { lost: Some(lost) })));
                 }
-                event => self.narrator.tell(now, event, &mut EventId::random, &mut told),
+                event => self.narrator.tell(now, event, &mut random, &mut told),
             }
         }
-        self.narrator.tell_due(now, is_end, &mut EventId::random, &mut told);
+        self.narrator.tell_due(now, is_end, &mut random, &mut told);
         if lost > 0 {
             self.metrics.drops.get_or_create(&ByReason { reason: "event_queue" }).inc_by(lost);
             self.narrator.lost();
             told.push(outside(EventData::EventsLost { lost: Some(lost) }));
         }
         if told.is_empty() && shared.is_empty() {
-            return;
+            return self.tell_rooms();
         }
         let meetings: HashSet<MeetingId> = told.iter().filter_map(|event| Some(event.meeting?.0)).collect();
         let mut batch = self.batch(told).await;
@@ -212,10 +212,18 @@ impl Recorder {
         batch.events.extend(shared);
         batch.meetings = meetings.into_iter().map(|id| (id, self.narrator.number(id))).collect();
         self.write(batch, own).await;
+        self.tell_rooms();
         if self.log.is_read()
             && let Err(error) = self.log.keep_recording().await
         {
             error!(event = "eventsNotWritten", %error, "the time of the last stream is not stored");
+        }
+    }
+
+    /// Tells rooms with a journal the events that are written, or are none for programs outside.
+    fn tell_rooms(&mut self) {
+        for (meeting, recorded, mark) in self.narrator.take_told() {
+            mark.set(meeting, recorded);
         }
     }
 

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use super::event_exchange::SharedEvent;
 use super::io::RoomEvent;
+pub use super::recorded::{JournalPlace, RecordedMark};
 use crate::id::{MeetingId, ReportId, RoomName, UserId};
 
 /// Maximum number of queued events.
@@ -32,6 +33,8 @@ pub struct PublishedEvent {
     pub meeting: MeetingId,
     /// The event.
     pub event: RoomEvent,
+    /// Its place in the room's journal, if the room has one.
+    pub place: Option<JournalPlace>,
 }
 
 /// A stored report.
@@ -195,6 +198,9 @@ impl Queued {
                     self.bytes = self.bytes - newest.len() + after.len();
                     *newest = after.clone();
                     queued.time = event.time;
+                    if let (Some(queued), Some(place)) = (&mut queued.place, &event.place) {
+                        queued.last = place.last;
+                    }
                     return;
                 }
                 (Some(key), after.len())
@@ -241,7 +247,13 @@ mod tests {
     }
 
     fn push(queue: &EventQueue, meeting: MeetingId, event: RoomEvent) {
-        queue.push(PublishedEvent { time: UNIX_EPOCH, room: RoomName::parse("r").unwrap(), meeting, event });
+        queue.push(PublishedEvent {
+            time: UNIX_EPOCH,
+            room: RoomName::parse("r").unwrap(),
+            meeting,
+            event,
+            place: None,
+        });
     }
 
     fn update(id: &str, before: &str, after: &str) -> RoomEvent {

@@ -4,9 +4,11 @@
 //! and none is lost. The [queue](super::event_queue) takes an event without waiting; while nobody records events, it
 //! costs one load of a flag.
 
-use super::event_queue::{EventQueue, PublishedEvent};
+use super::event_queue::{EventQueue, JournalPlace, PublishedEvent};
 use super::io::RoomEvent;
 use super::log;
+use super::replica::journaled::{JournaledEvent, Recording};
+use super::replica::lines::RecordedEvents;
 use crate::clock::wall_clock;
 use crate::id::{MeetingId, RoomName};
 
@@ -31,12 +33,44 @@ impl RoomEvents {
             && self.queue.is_recording()
             && !event.is_diagnostic()
         {
-            self.queue.push(PublishedEvent { time: wall_clock(), room: room.clone(), meeting, event });
+            let (time, room) = (wall_clock(), room.clone());
+            self.queue.push(PublishedEvent { time, room, meeting, event, place: None });
+        }
+    }
+
+    /// The same for an event that waits in its room's journal until it is recorded.
+    pub fn publish_journaled(
+        &self,
+        room: &RoomName,
+        meeting: MeetingId,
+        event: &JournaledEvent,
+        place: JournalPlace,
+    ) {
+        let (time, event) = (event.time(), RoomEvent::from(event.event.clone()));
+        if !event.is_unlogged() {
+            log::write(room, Some(meeting), &event);
+        }
+        let is_wanted = match event {
+            RoomEvent::ChatMessage { .. } => self.queue.wants_chat(),
+            _ => self.queue.is_recording(),
+        };
+        if is_wanted {
+            let (room, place) = (room.clone(), Some(place));
+            self.queue.push(PublishedEvent { time, room, meeting, event, place });
+        } else {
+            // This node records none: nobody is to wait for it.
+            let JournalPlace { last, seq, mark, .. } = place;
+            mark.set(meeting, RecordedEvents { through: last, seq });
         }
     }
 
     /// True if chat messages are to be published.
     pub fn wants_chat(&self) -> bool {
         self.queue.wants_chat()
+    }
+
+    /// The events that are recorded.
+    pub fn recording(&self) -> Recording {
+        Recording { events: self.queue.is_recording(), chat: self.queue.wants_chat() }
     }
 }

@@ -397,7 +397,7 @@ pub enum RoomEvent {
         /// The moderator; none for an operator.
         by: Option<UserId>,
         /// The action's name, and the state that it switched something to, if it is a switch.
-        action: (&'static str, Option<bool>),
+        action: (std::borrow::Cow<'static, str>, Option<bool>),
         /// The member that it was about, if there was one.
         target: Option<UserId>,
     },

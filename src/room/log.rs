@@ -30,7 +30,7 @@ pub fn write(room: &RoomName, meeting: Option<MeetingId>, event: &RoomEvent) {
         RoomEvent::Moderated { by, action: (action, on), target } => {
             let by = by.as_ref().map_or("an operator", |by| by.as_str());
             let target = target.as_ref().map(|target| target.as_str());
-            info!(event = "moderated", room, meeting_id, by, action, on, target);
+            info!(event = "moderated", room, meeting_id, by, action = &**action, on, target);
         }
         RoomEvent::RoomFailed
         | RoomEvent::MemberJoined { .. }

@@ -4,7 +4,7 @@
 //! of it; [`io`] has its inputs and effects; [`presence`] publishes the members to those of Phoenix Presence;
 //! [`outbox`] is the queue of one member, [`fanout`] those of all on this node, [`charge`] accounts for its senders; [`actor`] is the task that owns one room, [`mailbox`] its command
 //! queue, [`link`] a member's way to the mailbox and from the outbox; [`events`] publishes what
-//! happens in rooms, [`event_queue`] keeps it for the consumer that must not miss any; [`arrivals`] limits the memory of incomplete messages, and [`readiness`] probes
+//! happens in rooms, [`event_queue`] keeps it for the consumer that must not miss any, and [`recorded`] tells rooms with a journal how far that is; [`arrivals`] limits the memory of incomplete messages, and [`readiness`] probes
 //! the whole. [`rules`] are the settings of a room, [`rulebook`] those that outlast a meeting, [`passwords`] hashes theirs, and [`ended`]
 //! keeps those out whose meeting was ended.
 
@@ -39,6 +39,7 @@ pub mod passwords;
 pub mod presence;
 pub mod reactions;
 pub mod readiness;
+pub mod recorded;
 pub mod registry;
 pub mod replica;
 pub mod requests;

@@ -38,6 +38,8 @@ struct Shared {
     requests: u64,
     cut_off: HashSet<NodeId>,
     is_silent: bool,
+    /// The node that is cut off once its next entry is stored.
+    cut_off_next: Option<NodeId>,
     lost_answers: usize,
     lost_entries: usize,
     lost_broadcasts: usize,
@@ -81,6 +83,11 @@ impl MemoryNetwork {
         if changed && let Some(events) = shared.nodes.get(&node) {
             let _ = events.try_send(event);
         }
+    }
+
+    /// Cuts a node off as soon as its next entry is stored, of which it is not told any more.
+    pub fn cut_off_after_entry(&self, node: NodeId) {
+        self.shared().cut_off_next = Some(node);
     }
 
     /// Stores the next entries without telling their writers.
@@ -139,6 +146,10 @@ impl Shared {
             self.lost_entries -= 1;
         } else {
             self.publish(subject, &Followed::Stored(stored));
+        }
+        if self.cut_off_next.take_if(|next| *next == node).is_some() {
+            self.cut_off.insert(node);
+            return Appended::Unknown;
         }
         if self.lost_answers > 0 {
             self.lost_answers -= 1;

@@ -18,6 +18,7 @@ impl World {
             self.check_said(&events)?;
             self.check_order()?;
             self.check_told()?;
+            self.check_recorded()?;
         }
         self.check_convergence()?;
         self.check_bounds()
@@ -109,6 +110,25 @@ impl World {
                 if to.include(&user) && text_of(json).is_some() && !told.contains(&**json) {
                     return Err(format!("I1: client {} ({user}) never got {json}", client.number));
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// I9: every event for programs outside that is in the journal is recorded by some node.
+    fn check_recorded(&self) -> Result<(), String> {
+        let (mut numbers, mut meeting) = (Vec::new(), None);
+        for line in &self.engine.lines {
+            match line {
+                Line::Change(RoomLine::Published(event)) => numbers.push(event.number),
+                Line::Change(RoomLine::Meeting(id)) => meeting = Some(*id),
+                Line::Ended => (numbers, meeting) = (Vec::new(), None),
+                _ => {}
+            }
+            let Some(meeting) = meeting else { continue };
+            let missing = numbers.drain(..).find(|number| !self.recorded.contains(&(meeting, *number)));
+            if let Some(number) = missing {
+                return Err(format!("I9: event {number} of {meeting} is recorded by nobody"));
             }
         }
         Ok(())

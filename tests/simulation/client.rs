@@ -29,6 +29,8 @@ pub struct Client {
     /// The events that it was told in this life, in order.
     pub told: Vec<String>,
     pub snapshot: String,
+    /// The node, and its life, at which it was when that was alone.
+    pub left_alone: Option<(usize, u64)>,
     said: u64,
     pub next_heartbeat: u64,
 }
@@ -52,6 +54,7 @@ impl Client {
             connects_at,
             told: Vec::new(),
             snapshot: String::new(),
+            left_alone: None,
             said: 0,
             next_heartbeat: 0,
         }

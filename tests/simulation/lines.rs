@@ -7,14 +7,15 @@ use satsuma::id::{ConnectionId, Grants, IdentityId, MeetingId, NodeId, RoomName,
 use satsuma::protocol::client::{ClientMessage, MessageLimits};
 use satsuma::protocol::close::Close;
 use satsuma::room::io::{Disconnection, Effect, Input, Join, Liveness, Recipients};
-use satsuma::room::replica::lines::{RoomLine, RoomState};
+use satsuma::room::replica::journaled::{JournaledEvent, OutsideEvent};
+use satsuma::room::replica::lines::{RecordedEvents, RoomLine, RoomState};
 use satsuma::room::state::Room;
 use satsuma_cluster::entry::State;
 
 use crate::node::settings;
 
 /// Lines of a room's journal as version 1 of the entries writes them.
-const RECORDED: &str = r#"[{"meeting":"6f9619ff-8b86-d011-b42d-00c04fc964ff"},{"member":{"user":"a","identity":"cookie:1","json":"{}","arrival":1}},{"memberRemoved":"a"},{"departed":["a","cookie:1"]},{"departedForgotten":"a"},{"ai":"{}"},{"moderation":"{}"},{"watch":"{}"},{"chat":{"id":7,"json":"{}","first":3}},{"chatForgotten":4},{"admitted":{"user":"a","connection":{"node":7,"number":9},"owed_from":2}},{"event":{"number":5,"to":{"allBut":"a"},"json":"{}","chat":7}},{"event":{"number":6,"to":"all","json":"{}"}},{"removed":{"user":"a","close":"timedOut"}},{"confirmed":[["a",6]]},{"keptOut":["a"]}]"#;
+const RECORDED: &str = r#"[{"meeting":"6f9619ff-8b86-d011-b42d-00c04fc964ff"},{"member":{"user":"a","identity":"cookie:1","json":"{}","arrival":1}},{"memberRemoved":"a"},{"departed":["a","cookie:1"]},{"departedForgotten":"a"},{"ai":"{}"},{"moderation":"{}"},{"watch":"{}"},{"chat":{"id":7,"json":"{}","first":3}},{"chatForgotten":4},{"admitted":{"user":"a","connection":{"node":7,"number":9},"owed_from":2}},{"event":{"number":5,"to":{"allBut":"a"},"json":"{}","chat":7}},{"event":{"number":6,"to":"all","json":"{}"}},{"removed":{"user":"a","close":"timedOut"}},{"confirmed":[["a",6]]},{"keptOut":["a"]},{"published":{"number":1,"epoch":4,"at":7,"event":"meetingStarted"}},{"published":{"number":2,"epoch":4,"at":8,"event":{"left":{"user":"a","json":"{}","reason":"timedOut"}}}},{"recorded":{"through":1,"seq":1}}]"#;
 
 #[test]
 fn recorded_lines_are_read_and_written() {
@@ -23,6 +24,8 @@ fn recorded_lines_are_read_and_written() {
     let mut state = RoomState::default();
     lines.iter().for_each(|line| state.apply(line));
     assert_eq!((state.events(), state.last_chat(), state.sockets().count()), (6, 7, 0));
+    let unrecorded: Vec<u64> = state.unrecorded().map(|event| event.number).collect();
+    assert_eq!((&unrecorded[..], state.recorded().through, state.published()), (&[2][..], 1, 2));
 }
 
 fn user(id: &str) -> UserId {
@@ -63,6 +66,24 @@ fn events_are_owed_until_they_are_confirmed() {
     state.apply(&RoomLine::Removed { user: b, close: Close::TimedOut });
     assert_eq!(state.passed(), 3);
     assert!(state.owed(&a, 0).next().is_none());
+}
+
+/// A node whose database is full holds up no journal.
+#[test]
+fn events_for_programs_are_kept_within_limits() {
+    let published = |number: u64, bytes: usize| {
+        let (user, json) = (user("a"), "x".repeat(bytes).into());
+        let event = OutsideEvent::Left { user, json, reason: Close::TimedOut };
+        RoomLine::Published(JournaledEvent { number, epoch: 1, at: 0, event })
+    };
+    let mut state = RoomState::default();
+    (1..=1000).for_each(|number| state.apply(&published(number, 10)));
+    let numbers = |state: &RoomState| -> Vec<u64> { state.unrecorded().map(|event| event.number).collect() };
+    assert_eq!(numbers(&state), (745..=1000).collect::<Vec<_>>());
+    state.apply(&published(1001, 128 << 10));
+    assert_eq!((numbers(&state), state.published()), (vec![1001], 1001));
+    state.apply(&RoomLine::Recorded(RecordedEvents { through: 1001, seq: 3000 }));
+    assert_eq!((numbers(&state), state.published()), (vec![], 1001));
 }
 
 /// A journal is read back from entries that are there for their events alone, before the first whole state.

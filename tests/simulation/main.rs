@@ -73,6 +73,7 @@ fn invariants_hold_for_every_seed() {
     println!("{seeds} seeds: {total:?}");
     assert!(found.is_empty(), "{} of {seeds} seeds found something:\n{}", found.len(), found.join("\n"));
     if seeds >= SEEDS {
+        assert!(total.alone > 0, "{total:?}");
         assert!(total.claims > 2 * seeds && total.fenced > 0 && total.events > 20 * seeds, "{total:?}");
     }
 }

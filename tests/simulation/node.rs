@@ -15,6 +15,7 @@ use satsuma::room::chat::HistoryLimits;
 use satsuma::room::fanout::{JoiningSocket, LocalFanout};
 use satsuma::room::io::Recipients;
 use satsuma::room::outbox::{OutboxLimits, OutboxReader};
+use satsuma::room::replica::journaled::Recording;
 use satsuma::room::replica::{Delivery, RoomReplica};
 use satsuma::room::rules::RoomRules;
 use satsuma::room::state::RoomSettings;
@@ -35,6 +36,10 @@ pub struct Node {
     fanout: LocalFanout,
     /// The numbers of the events in each outbox, in order.
     queued: BTreeMap<UserId, Vec<u64>>,
+    /// True if its members were shown what is not stored.
+    pub was_alone: bool,
+    /// The time at which it has recorded all events for programs outside so far.
+    pub recorded_at: u64,
     pub links: u64,
     pub connections: u64,
     /// Messages of sockets that were not read yet.
@@ -81,6 +86,8 @@ impl Node {
             replica: None,
             fanout: LocalFanout::new(limits, Metrics::new()),
             queued: BTreeMap::new(),
+            was_alone: false,
+            recorded_at: 0,
             links: 0,
             connections: 0,
             unread: Vec::new(),
@@ -93,7 +100,8 @@ impl Node {
         if self.replica.is_none() {
             self.links += 1;
             let name = RoomName::parse("room").unwrap();
-            self.replica = Some(RoomReplica::new(name, settings(), self.id, self.links));
+            let replica = self.replica.insert(RoomReplica::new(name, settings(), self.id, self.links));
+            replica.set_recording(Recording { events: true, chat: true });
         }
         self.replica.as_mut().unwrap()
     }
@@ -107,16 +115,17 @@ impl Node {
         self.fanout.detach(user, connection);
     }
 
-    /// Carries out a delivery; returns the reader of an admitted socket. Fails if something is shown that is not stored.
+    /// Carries out a delivery; returns the reader of an admitted socket. Fails if something is shown that is not stored,
+    /// unless the room goes on without the engine.
     pub fn deliver(
         &mut self,
         now: Instant,
         delivery: Delivery,
-        engine: &Engine,
+        engine: Option<&Engine>,
     ) -> Result<Option<(UserId, ConnectionId, OutboxReader)>, String> {
         match delivery {
             Delivery::Admit { user, connection, owed } => {
-                if !engine.has_admitted(connection) {
+                if engine.is_some_and(|engine| !engine.has_admitted(connection)) {
                     return Err(format!("I6: {connection} of {user} is admitted, but that is not stored"));
                 }
                 if !self.queued.contains_key(&user) {
@@ -130,7 +139,7 @@ impl Node {
                 Ok(Some((user, connection, reader)))
             }
             Delivery::Event { to, number, json } => {
-                if engine.place(&json).is_none() {
+                if engine.is_some_and(|engine| engine.place(&json).is_none()) {
                     return Err(format!("I3: shown, but not stored: {json}"));
                 }
                 for (user, queued) in &mut self.queued {

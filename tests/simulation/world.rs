@@ -1,18 +1,19 @@
 //! The world: time, the network, and everything that goes wrong.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use satsuma::id::{ConnectionId, NodeId, UserId};
+use satsuma::id::{ConnectionId, MeetingId, NodeId, UserId};
 use satsuma::protocol::close::Close;
 use satsuma::room::codec::RemoteCommand;
 use satsuma::room::io::Disconnection;
 use satsuma::room::outbox::Taken;
+use satsuma::room::replica::lines::RecordedEvents;
 use satsuma::room::replica::messages::{Broadcast, PeerMessage};
-use satsuma::room::replica::{Action, ReplicaInput, Surroundings};
+use satsuma::room::replica::{Action, Delivery, ReplicaInput, RoomReplica, Surroundings};
 use satsuma_cluster::membership::{Heartbeat, Probed, Task};
 use satsuma_cluster::writer::{Appended, Request};
 
@@ -70,6 +71,9 @@ pub struct Summary {
     pub lost_entries: u64,
     pub purged: u64,
     pub most_records: usize,
+    /// Times that a room went on alone, and that its members were sent away after it.
+    pub alone: u64,
+    pub taken_back: u64,
 }
 
 impl Summary {
@@ -87,6 +91,8 @@ impl Summary {
         self.lost_entries += other.lost_entries;
         self.purged += other.purged;
         self.most_records = self.most_records.max(other.most_records);
+        self.alone += other.alone;
+        self.taken_back += other.taken_back;
     }
 }
 
@@ -122,6 +128,7 @@ enum ForNode {
     Heartbeat(Heartbeat),
     Probed(NodeId, Probed),
     Goodbye(NodeId),
+    Recorded(MeetingId, u64),
     Said(ConnectionId, String),
     Join(Box<satsuma::room::io::Join>),
     Gone(ConnectionId, UserId),
@@ -134,6 +141,8 @@ pub struct World {
     pub losses: Losses,
     /// True if interruptions may last longer than members may be silent.
     has_long_outages: bool,
+    /// True if nearly all clients connect to the same node.
+    is_gathered: bool,
     base: Instant,
     pub now: u64,
     random: Random,
@@ -146,6 +155,8 @@ pub struct World {
     pub clients: Vec<Client>,
     pub engine: Engine,
     pub said: Vec<Said>,
+    /// Events for programs outside that some node has recorded: their meetings and numbers.
+    pub recorded: BTreeSet<(MeetingId, u64)>,
     /// Sockets that were open, and are not any more.
     pub ended: Vec<ConnectionId>,
     pub summary: Summary,
@@ -165,7 +176,8 @@ impl World {
                 10 => Losses::ForGood,
                 _ => Losses::None,
             },
-            has_long_outages: seed % 5 == 3,
+            has_long_outages: seed % 5 >= 3,
+            is_gathered: seed % 5 == 4,
             base,
             now: 0,
             random: Random::new(seed),
@@ -177,6 +189,7 @@ impl World {
             clients: (0..CLIENTS).map(Client::new).collect(),
             engine: Engine::default(),
             said: Vec::new(),
+            recorded: BTreeSet::new(),
             ended: Vec::new(),
             summary: Summary::default(),
             is_loud: std::env::var("SIMULATION_LOG").is_ok(),
@@ -331,6 +344,14 @@ impl World {
             ForNode::Heartbeat(heartbeat) => self.nodes[index].membership.heard(now, heartbeat),
             ForNode::Probed(node, result) => self.nodes[index].membership.probed(now, node, result),
             ForNode::Goodbye(node) => self.nodes[index].membership.left(node),
+            ForNode::Recorded(meeting, through) => {
+                self.recorded.insert((meeting, through));
+                if self.nodes[index].replica.is_some() {
+                    let recorded = RecordedEvents { through, seq: through };
+                    self.handle(index, ReplicaInput::Recorded(meeting, recorded))?;
+                }
+                None
+            }
             ForNode::Said(connection, text) => {
                 self.nodes[index].unread.push((connection, text));
                 None
@@ -487,7 +508,10 @@ impl World {
     fn carry_out(&mut self, index: usize) -> Result<(), String> {
         let actions = self.nodes[index].replica().take_actions();
         let (now, life) = (self.instant(), self.nodes[index].life);
-        let own = self.nodes[index].id;
+        let (own, now_micros) = (self.nodes[index].id, self.now);
+        let is_alone = self.nodes[index].replica().is_alone();
+        let was_alone = std::mem::replace(&mut self.nodes[index].was_alone, is_alone);
+        self.summary.alone += u64::from(is_alone && !was_alone);
         for action in actions {
             match action {
                 Action::Request { writer, request } => self.ask(index, writer, request)?,
@@ -519,7 +543,11 @@ impl World {
                 }
                 Action::Deliver(delivery) => {
                     self.log(|| format!("node {index}: {delivery:?}"));
-                    let admitted = self.nodes[index].deliver(now, delivery, &self.engine)?;
+                    if let Delivery::Remove { user, close: Close::RoomFailed } = &delivery {
+                        self.taken_back(user);
+                    }
+                    let engine = (!is_alone).then_some(&self.engine);
+                    let admitted = self.nodes[index].deliver(now, delivery, engine)?;
                     if let Some((user, connection, reader)) = admitted {
                         let waiting =
                             self.clients.iter_mut().find(|client| client.connection() == Some(connection));
@@ -544,6 +572,13 @@ impl World {
                     if self.is_reached(index) {
                         self.engine.purge(below);
                     }
+                }
+                Action::Publish { meeting, event, .. } => {
+                    let longest = if now_micros < TALK { 1200 * MS } else { 2 * MS };
+                    let at = now_micros + self.random.within(MS, longest);
+                    let at = at.max(self.nodes[index].recorded_at);
+                    self.nodes[index].recorded_at = at;
+                    self.push(at, Event::Node(index, life, ForNode::Recorded(meeting, event.number)));
                 }
                 Action::SendAway(close) => self.nodes[index].send_away(close),
                 Action::RepeatSnapshot
@@ -692,10 +727,20 @@ impl World {
         let up: Vec<usize> = (0..self.nodes.len())
             .filter(|at| self.nodes[*at].is_alive && !self.nodes[*at].is_draining)
             .collect();
-        let Some(&node) = self.random.pick(&up) else { return };
+        let Some(&any) = self.random.pick(&up) else { return };
+        let on = |node: &usize| {
+            let sockets = self.clients.iter().filter_map(|client| client.socket.as_ref());
+            sockets.filter(|socket| socket.node.0 == *node).count()
+        };
+        let fullest = up.iter().copied().max_by_key(on).unwrap_or(any);
+        let node = if self.is_gathered && !self.random.chance(50) { fullest } else { any };
         self.nodes[node].connections += 1;
         let connection = ConnectionId::new(self.nodes[node].id, self.nodes[node].connections);
         let life = self.nodes[node].life;
+        // What it saw at a node that was alone may never be.
+        if self.clients[index].left_alone.take().is_some_and(|left| left != (node, life)) {
+            self.clients[index].begin_anew();
+        }
         let join = self.clients[index].join(connection, &mut self.random);
         self.clients[index].socket =
             Some(Socket { connection, node: (node, life), reader: None, opened_at: 0 });
@@ -748,6 +793,10 @@ impl World {
             return;
         };
         let Some(Socket { node: (node, life), .. }) = self.clients[index].socket.take() else { return };
+        let at = &self.nodes[node];
+        if at.is_alive && at.life == life && at.replica.as_ref().is_some_and(RoomReplica::is_alone) {
+            self.clients[index].left_alone = Some((node, life));
+        }
         self.ended.push(connection);
         self.clients[index].connects_at = now + self.random.within(200 * MS, 3 * S);
         if tells_node {
@@ -757,6 +806,19 @@ impl World {
             let at = *way;
             self.push(at, Event::Node(node, life, ForNode::Gone(connection, user)));
         }
+    }
+
+    /// A member was shown what never was, and is not there to be told so.
+    fn taken_back(&mut self, user: &UserId) {
+        self.summary.taken_back += 1;
+        let Some(index) = self.clients.iter().position(|client| client.user() == *user) else { return };
+        if self.clients[index].is_open() {
+            return;
+        }
+        if let Some(connection) = self.clients[index].connection() {
+            self.lose_socket(connection, true);
+        }
+        self.clients[index].begin_anew();
     }
 
     fn read(&mut self, index: usize, connection: ConnectionId) -> Result<(), String> {
@@ -886,6 +948,7 @@ impl World {
     }
 
     fn kill(&mut self, index: usize) {
+        let was_alone = self.nodes[index].replica.as_ref().is_some_and(RoomReplica::is_alone);
         self.nodes[index].is_alive = false;
         self.nodes[index].replica = None;
         let own: Vec<ConnectionId> = self
@@ -895,7 +958,12 @@ impl World {
             .map(|socket| socket.connection)
             .collect();
         for connection in own {
+            let client = self.clients.iter().position(|client| client.connection() == Some(connection));
             self.lose_socket(connection, false);
+            // They saw what is lost with the node.
+            if let Some(client) = client.filter(|_| was_alone) {
+                self.clients[client].begin_anew();
+            }
         }
         let after = self.random.within(S, 5 * S);
         self.push(self.now + after, Event::Restart(index));

@@ -134,6 +134,68 @@ fn owner_is_fenced_by_a_claim() {
     assert_eq!(Journal::read_back(&engine.records).state().seen, [2]);
 }
 
+/// The engine is away, and the owner is alone with its clients.
+#[test]
+fn released_entries_are_stored_in_their_order() {
+    let (mut now, mut engine) = (start(), Engine::default());
+    let mut owner = writer(now, 1, &engine);
+    run(&mut now, &mut owner, &mut engine);
+    let mut shown = Journal::read_back(&engine.records);
+    owner.push(now, number(1));
+    now += SHORTEST_PAUSE;
+    assert!(owner.poll(now).is_some(), "it is under way, and perhaps stored later");
+    owner.push(now, number(2));
+    owner.push_at_leisure(now, number(3));
+    for record in owner.release(now) {
+        assert_eq!(shown.apply(&record), crate::journal::Continuity::Next);
+    }
+    assert_eq!((&shown.state().seen[..], owner.has_released()), (&[1, 2, 3][..], true));
+    owner.push_at_leisure(now, number(4));
+    assert!(owner.release(now).is_empty(), "it may wait for others");
+    now += LEISURE;
+    for record in owner.release(now) {
+        assert_eq!(shown.apply(&record), crate::journal::Continuity::Next);
+    }
+    assert_eq!(shown.state().seen, [1, 2, 3, 4]);
+    owner.push(now, number(5));
+    let news = run(&mut now, &mut owner, &mut engine);
+    let [again @ .., Written::Stored(last)] = &news[..] else { panic!("{news:?}") };
+    assert!(again.iter().all(|news| matches!(news, Written::Restored(_))), "{again:?}");
+    assert_eq!((again.len(), &last.entry.lines[..], owner.has_released()), (3, &[number(5)][..], false));
+    assert_eq!(Journal::read_back(&engine.records).state().seen, [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn released_entries_of_an_owner_that_is_fenced_are_never_stored() {
+    let (mut now, mut engine) = (start(), Engine::default());
+    let mut owner = writer(now, 1, &engine);
+    run(&mut now, &mut owner, &mut engine);
+    owner.push(now, number(1));
+    assert_eq!(owner.release(now).len(), 1);
+    let mut other = writer(now, 2, &engine);
+    run(&mut now, &mut other, &mut engine);
+    assert_eq!(run(&mut now, &mut owner, &mut engine), [Written::Fenced]);
+    assert!(owner.has_released() && owner.release(now).is_empty());
+    assert!(Journal::read_back(&engine.records).state().seen.is_empty());
+}
+
+#[test]
+fn released_entries_are_bounded() {
+    let (mut now, mut engine) = (start(), Engine::default());
+    let mut owner = writer(now, 1, &engine);
+    run(&mut now, &mut owner, &mut engine);
+    while owner.can_release() {
+        owner.push(now, number(1));
+        owner.count(64 << 10);
+        owner.release(now);
+    }
+    assert_eq!(owner.unstored.len(), 32);
+    owner.push(now, number(2));
+    assert!(owner.release(now).is_empty());
+    assert_eq!(run(&mut now, &mut owner, &mut engine).len(), 33);
+    assert!(owner.can_release());
+}
+
 #[test]
 fn lost_end_is_written_again() {
     for keep in 0..4 {

@@ -13,6 +13,7 @@ use crate::nodes::engine::{Engine, Subject};
 use crate::nodes::status;
 use crate::protocol::server::MessageKind;
 use crate::room::agent_jobs::{AgentJobs, AgentNews, JobRoom};
+use crate::room::event_queue::{JournalPlace, RecordedMark};
 use crate::room::io::{CannotPost, Effect, Input, RoomEvent};
 use crate::room::replica::{Action, ReplicaInput};
 use crate::room::state::CannotShareFile;
@@ -48,6 +49,8 @@ impl<E: Engine> RoomTask<E> {
         }
         if is_owner != self.is_owner {
             self.is_owner = is_owner;
+            // What it says is of a journal that another node may have gone on with differently.
+            self.recorded = RecordedMark::default();
             self.cluster.count_owned(is_owner);
             self.cluster.set_owned(&self.name, is_owner);
             self.count_change(is_owner);
@@ -57,6 +60,7 @@ impl<E: Engine> RoomTask<E> {
             let event = if is_owner { "roomOwned" } else { "roomGivenUp" };
             info!(event, room = self.name.as_str(), epoch = self.replica.journal().epoch());
         }
+        self.count_alone();
         if !is_owner {
             self.agents = AgentJobs::default();
             self.operators.clear();
@@ -89,6 +93,29 @@ impl<E: Engine> RoomTask<E> {
         // Dropped, it is no answer.
         if let Some(entry) = self.replica.last_written() {
             self.posts.push_back((entry, written));
+        }
+    }
+
+    /// Tells that the room goes on alone, or that this is over.
+    fn count_alone(&mut self) {
+        let (is_alone, was_alone) = (self.replica.is_alone(), self.alone.count() > 0);
+        if is_alone == was_alone {
+            return;
+        }
+        self.alone.set(usize::from(is_alone));
+        let room = self.name.as_str();
+        if is_alone {
+            warn!(
+                event = "roomAlone",
+                room, "it goes on without the engine, and would not survive this node"
+            );
+        } else if self.replica.room().is_some() {
+            info!(
+                event = "roomStoredAgain",
+                room, "what its members were shown without the engine is stored"
+            );
+        } else {
+            warn!(event = "roomTakenBack", room, "another node has it; its members here begin anew");
         }
     }
 
@@ -156,6 +183,11 @@ impl<E: Engine> RoomTask<E> {
                     self.fanout.send_transient(kind, json.to_string()).await;
                 }
             }
+            Action::Publish { meeting, event, seq } => {
+                let (first, last, mark) = (event.number, event.number, self.recorded.clone());
+                let place = JournalPlace { epoch: event.epoch, first, last, seq, mark };
+                self.deps.events.publish_journaled(&self.name, meeting, &event, place);
+            }
             Action::Effect(effect) => self.effect(effect),
         }
     }
@@ -204,6 +236,13 @@ impl<E: Engine> RoomTask<E> {
             | Effect::Remove { .. }
             | Effect::RememberEnded(..)
             | Effect::Retire => {}
+        }
+    }
+
+    /// Tells the owner how far this node has recorded its events.
+    pub(super) fn events_recorded(&mut self) {
+        if let Some((meeting, recorded)) = self.recorded.take() {
+            self.input(ReplicaInput::Recorded(meeting, recorded));
         }
     }
 

@@ -25,7 +25,7 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::Instant;
-use tracing::{error, info};
+use tracing::info;
 
 use self::acting::Written;
 pub(super) use self::asking::{MAX_ENTRY_BYTES, record};
@@ -43,8 +43,9 @@ use crate::room::actor::time::unix_millis;
 use crate::room::actor::{RoomDeps, RoomPermit};
 use crate::room::agent_jobs::AgentJobs;
 use crate::room::codec::RemoteCommand;
+use crate::room::event_queue::RecordedMark;
 use crate::room::fanout::LocalFanout;
-use crate::room::io::{Disconnection, JoinRefusal, RoomEvent};
+use crate::room::io::{Disconnection, JoinRefusal};
 use crate::room::mailbox::{Inbox, Reply};
 use crate::room::outbox::OutboxReader;
 use crate::room::replica::messages::{Broadcast, PeerMessage};
@@ -87,12 +88,16 @@ struct RoomTask<E: Engine> {
     /// The newest snapshot that was shown.
     snapshot: Option<Arc<str>>,
     history: Counted,
+    /// The events for programs outside that this node has recorded.
+    recorded: RecordedMark,
     deps: RoomDeps,
     permit: RoomPermit,
     _running: Counted,
     is_owner: bool,
     /// The meeting, as the journal said it last.
     meeting: Option<MeetingId>,
+    /// One while members here were shown what is not stored.
+    alone: Counted,
     /// The last owner that was another node.
     former: Option<NodeId>,
     media: RoomMedia,
@@ -204,6 +209,7 @@ impl<E: Engine> RoomTask<E> {
             outgoing: Outgoing::new(cluster.engine().clone(), name.clone(), metrics.clone()),
             fanout: LocalFanout::new(deps.outbox, metrics.clone()),
             history: Counted::new(&metrics.chat_history_bytes, 0),
+            alone: Counted::new(&metrics.rooms_alone, 0),
             _running: Counted::new(&metrics.rooms, 1),
             look_at: now() + deps.settings.tick,
             name,
@@ -221,6 +227,7 @@ impl<E: Engine> RoomTask<E> {
             posts: VecDeque::new(),
             agents: AgentJobs::default(),
             snapshot: None,
+            recorded: RecordedMark::default(),
             deps,
             permit,
             is_owner: false,
@@ -263,6 +270,7 @@ impl<E: Engine> RoomTask<E> {
                 Ok(()) = self.changes.changed() => self.changed(),
                 permit = self.takeover.turn() => self.take_turn(permit),
                 news = self.agents.next() => self.agent_reported(news),
+                () = self.recorded.moved() => self.events_recorded(),
                 command = self.inbox.commands.recv(), if self.replica.has_space() => match command {
                     Some(command) => self.obey(command),
                     None => break,
@@ -282,15 +290,6 @@ impl<E: Engine> RoomTask<E> {
         self.has_begun && self.joining.is_empty() && self.replica.is_idle()
     }
 
-    fn panicked(&self) {
-        self.cluster.count_panic(&self.name);
-        self.deps.metrics.room_panics.inc();
-        error!(event = "roomPanicked", room = self.name.as_str());
-        if self.is_owner {
-            self.deps.events.publish(&self.name, None, RoomEvent::RoomFailed);
-        }
-    }
-
     /// Hands an input to the replica.
     fn input(&mut self, input: ReplicaInput) {
         let used = usize::try_from(self.deps.metrics.chat_history_bytes.get()).unwrap_or(0);
@@ -303,6 +302,7 @@ impl<E: Engine> RoomTask<E> {
         if matches!(input, ReplicaInput::Wake) {
             self.replica.set_observers(self.deps.observers.names(&self.name));
         }
+        self.replica.set_recording(self.deps.events.recording());
         self.replica.set_chat_exhausted(used >= self.deps.settings.chat.all_bytes);
         let membership = self.cluster.membership();
         let surroundings = Surroundings { now: now().into_std(), at: unix_millis(), membership: &membership };

@@ -7,6 +7,7 @@ use tracing::error;
 use super::RoomTask;
 use crate::nodes::engine::Engine;
 use crate::nodes::panics::Restart;
+use crate::room::io::RoomEvent;
 use crate::room::replica::ReplicaInput;
 
 /// Time for which a room that panics whatever is done keeps those waiting who join it.
@@ -44,5 +45,14 @@ impl<E: Engine> RoomTask<E> {
         self.replica.adopt();
         self.input(ReplicaInput::Wake);
         self.carry_out().await;
+    }
+
+    pub(super) fn panicked(&self) {
+        self.cluster.count_panic(&self.name);
+        self.deps.metrics.room_panics.inc();
+        error!(event = "roomPanicked", room = self.name.as_str());
+        if self.is_owner {
+            self.deps.events.publish(&self.name, None, RoomEvent::RoomFailed);
+        }
     }
 }

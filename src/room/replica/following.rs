@@ -221,9 +221,10 @@ impl RoomReplica {
         }
     }
 
-    /// Gives up the room, or the claim to it. What was not stored was shown to nobody; what sockets said is in the link
-    /// still.
+    /// Gives up the room, or the claim to it. What was not stored was shown to nobody, or to sockets that are sent away; what
+    /// others said is in the link still.
     pub(super) fn lose(&mut self, now: Instant) {
+        self.take_back();
         self.role = Role::Seeking;
         self.uplink.detach();
         self.read(now);

@@ -7,10 +7,11 @@ use satsuma_cluster::Membership;
 use satsuma_cluster::entry::Record;
 use satsuma_cluster::writer::{Appended, Request};
 
-use super::lines::RoomState;
+use super::journaled::JournaledEvent;
+use super::lines::{RecordedEvents, RoomState};
 use super::messages::{Broadcast, PeerMessage};
 use super::sockets::Delivery;
-use crate::id::{ConnectionId, NodeId, UserId};
+use crate::id::{ConnectionId, MeetingId, NodeId, UserId};
 use crate::protocol::close::Close;
 use crate::room::io::{Effect, Input, JoinRefusal};
 
@@ -67,6 +68,8 @@ pub enum ReplicaInput {
     /// An input of the room from this node: news of its agents, or a request of whoever is no member. Ignored by all
     /// but the owner.
     Room(Box<Input>),
+    /// This node has recorded events of a meeting for programs outside. Ignored by all but the owner.
+    Recorded(MeetingId, RecordedEvents),
     /// The media sessions of the meeting are to be opened on this node. Ignored by all but the owner.
     MediaAt(NodeId),
     /// Entries may have been missed: the way to the engine was interrupted.
@@ -138,6 +141,15 @@ pub enum Action {
     },
     /// Queue a message for all who are connected to this node.
     Transient(Arc<str>),
+    /// Publish an event to programs outside. Other nodes may have told it before, if they had no time to say so.
+    Publish {
+        /// The meeting.
+        meeting: MeetingId,
+        /// The event.
+        event: JournaledEvent,
+        /// The number of the last event of the meeting that other nodes have recorded.
+        seq: u64,
+    },
     /// Carry out an effect of the room, which everything before it is stored of.
     Effect(Effect),
 }

@@ -10,11 +10,17 @@ use std::sync::Arc;
 use satsuma_cluster::entry::State;
 use serde::{Deserialize, Serialize};
 
+use super::journaled::JournaledEvent;
 use crate::id::{ConnectionId, IdentityId, MeetingId, NodeId, RoomName, UserId};
 use crate::protocol::close::Close;
 use crate::protocol::server::{AiState, encode_room_state};
 use crate::room::io::Recipients;
 use crate::store::saved::{Persist, SavedMember, SavedRoom};
+
+/// Maximum number of events for programs outside that wait in the state to be recorded, and of bytes of their texts. Of
+/// more the oldest are told by the owner's node alone.
+const MAX_UNRECORDED: usize = 256;
+const MAX_UNRECORDED_BYTES: usize = 128 << 10;
 
 /// A line of a room's journal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -90,6 +96,19 @@ pub enum RoomLine {
     KeptOut(Vec<UserId>),
     /// The meeting's media sessions are opened on this node.
     MediaAt(NodeId),
+    /// An event for programs outside.
+    Published(JournaledEvent),
+    /// The owner's node has recorded those events.
+    Recorded(RecordedEvents),
+}
+
+/// The events for programs outside that a node has recorded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedEvents {
+    /// The number of the last one.
+    pub through: u64,
+    /// Its number in the meeting, as programs see it: one that is published may be told as several, or not at all.
+    pub seq: u64,
 }
 
 /// A room as its journal tells it.
@@ -111,6 +130,11 @@ pub struct RoomState {
     /// The node of the media sessions.
     #[serde(skip_serializing_if = "Option::is_none")]
     media_at: Option<NodeId>,
+    /// The events for programs outside that perhaps no node has recorded.
+    #[serde(skip_serializing_if = "VecDeque::is_empty")]
+    unrecorded: VecDeque<JournaledEvent>,
+    #[serde(skip_serializing_if = "RecordedEvents::is_none")]
+    recorded: RecordedEvents,
     /// The events that somebody may not have confirmed. They stay in their entries when a whole state is written.
     #[serde(skip)]
     unconfirmed: VecDeque<LoggedEvent>,
@@ -177,6 +201,7 @@ impl RoomLine {
     pub fn text_bytes(&self) -> usize {
         match self {
             Self::Ai(json) | Self::Moderation(json) | Self::Watch(json) => json.len(),
+            Self::Published(event) => event.text_bytes(),
             Self::Member { json, .. } | Self::Chat { json, .. } | Self::Event { json, .. } => json.len(),
             _ => 0,
         }
@@ -221,6 +246,21 @@ impl RoomState {
     /// The id of the last chat message. The next owner's clock may be behind.
     pub fn last_chat(&self) -> u64 {
         self.last_chat
+    }
+
+    /// The events for programs outside that perhaps no node has recorded.
+    pub fn unrecorded(&self) -> impl Iterator<Item = &JournaledEvent> {
+        self.unrecorded.iter()
+    }
+
+    /// The events that a node has recorded.
+    pub fn recorded(&self) -> RecordedEvents {
+        self.recorded
+    }
+
+    /// The number of the last event for programs outside.
+    pub fn published(&self) -> u64 {
+        self.unrecorded.back().map_or(self.recorded.through, |last| last.number)
     }
 
     /// The node of the meeting's media sessions.
@@ -268,11 +308,27 @@ impl RoomState {
         nodes
     }
 
+    /// Keeps an event, and of all that are kept not more than there may be.
+    fn keep_published(&mut self, event: JournaledEvent) {
+        self.unrecorded.push_back(event);
+        let mut bytes: usize = self.unrecorded.iter().map(JournaledEvent::text_bytes).sum();
+        while self.unrecorded.len() > MAX_UNRECORDED || bytes > MAX_UNRECORDED_BYTES {
+            let Some(oldest) = self.unrecorded.pop_front() else { break };
+            bytes -= oldest.text_bytes();
+        }
+    }
+
     fn forget_confirmed(&mut self) {
         let passed = self.passed();
         while self.unconfirmed.front().is_some_and(|event| event.number <= passed) {
             self.unconfirmed.pop_front();
         }
+    }
+}
+
+impl RecordedEvents {
+    fn is_none(&self) -> bool {
+        *self == Self::default()
     }
 }
 
@@ -317,6 +373,13 @@ impl State for RoomState {
             }
             RoomLine::KeptOut(_) => {}
             RoomLine::MediaAt(node) => self.media_at = Some(node),
+            RoomLine::Published(event) => self.keep_published(event),
+            RoomLine::Recorded(recorded) => {
+                self.recorded = recorded;
+                while self.unrecorded.front().is_some_and(|event| event.number <= recorded.through) {
+                    self.unrecorded.pop_front();
+                }
+            }
         }
         self.forget_confirmed();
     }

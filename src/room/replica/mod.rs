@@ -8,6 +8,7 @@
 
 mod following;
 mod io;
+pub mod journaled;
 pub mod kept;
 pub mod lines;
 pub mod messages;
@@ -24,6 +25,7 @@ use std::time::{Duration, Instant};
 use satsuma_cluster::link::LinkFull;
 use satsuma_cluster::{Journal, JournalWriter, LinkId, Uplink};
 
+use self::journaled::Recording;
 use self::lines::RoomState;
 use self::messages::{Attach, PeerMessage};
 use self::outage::Outage;
@@ -66,6 +68,7 @@ pub struct RoomReplica {
     snapshot: (u64, u64),
     snapshot_wanted_at: Option<Instant>,
     is_leaving: bool,
+    recording: Recording,
     /// True while the room is to be claimed although it has no sockets here.
     adopts: bool,
     /// True if the claim is to end the room, which cannot go on.
@@ -114,6 +117,7 @@ impl RoomReplica {
             snapshot: (0, 0),
             snapshot_wanted_at: None,
             is_leaving: false,
+            recording: Recording::default(),
             adopts: false,
             is_condemned: false,
             outage: Outage::default(),
@@ -141,6 +145,14 @@ impl RoomReplica {
     pub fn set_observers(&mut self, names: Vec<Arc<str>>) {
         if let Role::Owner(owner) = &mut self.role {
             owner.room_mut().set_observers(names);
+        }
+    }
+
+    /// Sets the events that this node records for programs outside.
+    pub fn set_recording(&mut self, recording: Recording) {
+        self.recording = recording;
+        if let Role::Owner(owner) = &mut self.role {
+            owner.outside.set_recording(recording);
         }
     }
 
@@ -302,6 +314,11 @@ impl RoomReplica {
             ReplicaInput::Room(input) => {
                 if let Role::Owner(owner) = &mut self.role {
                     owner.input(surroundings, *input, &mut self.actions);
+                }
+            }
+            ReplicaInput::Recorded(meeting, recorded) => {
+                if let Role::Owner(owner) = &mut self.role {
+                    owner.recorded(surroundings.now, meeting, recorded);
                 }
             }
             ReplicaInput::MediaAt(node) => {

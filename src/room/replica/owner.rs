@@ -1,5 +1,7 @@
 //! The owner of a room: the room itself, and its journal's writer.
 
+mod alone;
+mod outside;
 mod serving;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -10,6 +12,7 @@ use satsuma_cluster::entry::Line;
 use satsuma_cluster::successor::claim_delay;
 use satsuma_cluster::{Downlink, JournalWriter, LinkId};
 
+use self::outside::OutsideEvents;
 use super::lines::{RoomLine, RoomState};
 use super::messages::{AttachedMember, Broadcast, Content, ItemFailure};
 use super::{Action, Surroundings};
@@ -73,8 +76,12 @@ pub(super) struct Owner {
     /// The time at which the whole state is written at the latest.
     whole_at: Instant,
     is_ending: bool,
-    /// True if the engine was away when this was last looked at.
-    was_away: bool,
+    pub(super) outside: OutsideEvents,
+    /// The time since which the engine is away, when this was last looked at.
+    away_since: Option<Instant>,
+    looked_at: Instant,
+    /// True if events are shown that are not stored.
+    is_alone: bool,
 }
 
 impl Owner {
@@ -112,7 +119,11 @@ impl Owner {
         let room = self.room.deadline().filter(|_| is_served).map(|(at, _)| at);
         let position = POSITIONS.get(self.positions).map(|after| self.changed_at + *after);
         let whole = Some(self.whole_at).filter(|_| !self.is_ending && self.writer.is_quiet());
-        [room, position, self.writer.deadline(), self.ghosts_at, whole].into_iter().flatten().min()
+        let (end, alone) = (self.outside.end_at, self.alone_deadline());
+        [room, position, self.writer.deadline(), self.ghosts_at, whole, end, alone]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     pub(super) fn node_gone(&mut self, node: NodeId) {
@@ -225,7 +236,7 @@ impl Owner {
                 // The outbox is where the socket was.
                 Effect::Detach { .. } => {}
                 Effect::Send { to, event } => {
-                    let published = self.published(&event);
+                    let published = Self::published(&event);
                     if let (Recipients::One(to), Some(why)) = (&to, event.failure())
                         && sender.as_ref() == Some(to)
                     {
@@ -237,7 +248,7 @@ impl Owner {
                     self.writer.count(json.len());
                     self.line(now, RoomLine::Event { number, to, json, chat });
                     if let Some(published) = published {
-                        self.hold(published, actions);
+                        self.publish(surroundings, self.room.meeting(), published, actions);
                     }
                 }
                 Effect::SendTransient(event) => {
@@ -267,12 +278,9 @@ impl Owner {
                     }
                 }
                 Effect::RememberEnded(_, users) => self.line(now, RoomLine::KeptOut(users)),
-                Effect::Retire => {
-                    self.is_ending = true;
-                    self.writer.push(now, Line::Ended);
-                }
+                Effect::Retire => self.end(now),
+                Effect::Publish { meeting, event } => self.publish(surroundings, meeting, event, actions),
                 effect @ (Effect::SendAway { .. }
-                | Effect::Publish { .. }
                 | Effect::PlaceMedia { .. }
                 | Effect::Agent(_)
                 | Effect::Moderated(_)) => self.hold(effect, actions),
@@ -282,11 +290,10 @@ impl Owner {
     }
 
     /// A chat message for programs outside.
-    fn published(&self, event: &Event) -> Option<Effect> {
+    fn published(event: &Event) -> Option<RoomEvent> {
         let Event::Chat(ChatMessage { id, from, name, message, .. }) = event else { return None };
         let (from, name, message) = (from.clone(), name.clone(), message.as_json().into());
-        let event = RoomEvent::ChatMessage { id: *id, from, name, message };
-        Some(Effect::Publish { meeting: self.room.meeting(), event })
+        Some(RoomEvent::ChatMessage { id: *id, from, name, message })
     }
 
     fn remove(&mut self, now: Instant, user: UserId, close: Close) {
@@ -333,26 +340,14 @@ impl Owner {
             .any(|line| matches!(line, Line::Change(RoomLine::Admitted { user: other, .. }) if other == user))
     }
 
-    /// Carries out an effect once everything before it is stored.
+    /// Carries out an effect once everything before it is stored that is not written at leisure.
     fn hold(&mut self, effect: Effect, actions: &mut Vec<Action>) {
-        let entry = self.writer.last_number();
+        let entry = self.prompt;
         if entry <= self.stored && self.held.is_empty() {
             actions.push(Action::Effect(effect));
         } else {
             self.held.push_back((entry, effect));
         }
-    }
-
-    /// Takes no member for silent while the engine is away: heartbeats of other nodes cannot arrive, and those of this one
-    /// wait behind what is not stored. When it is back, all have the whole time again.
-    fn forgive(&mut self, surroundings: Surroundings<'_>) {
-        let now = surroundings.now;
-        let is_away = surroundings.membership.is_cut_off() || self.writer.is_in_doubt();
-        if (is_away && self.room.is_tick_due(now)) || (self.was_away && !is_away) {
-            let members: Vec<UserId> = self.room.members().map(|member| member.user).collect();
-            members.iter().for_each(|user| self.room.keep_alive(now, user));
-        }
-        self.was_away = is_away;
     }
 
     fn touch(&mut self, now: Instant) {

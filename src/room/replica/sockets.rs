@@ -88,6 +88,11 @@ impl LocalSockets {
         self.joining.insert(join.connection, join);
     }
 
+    /// The joins that are not admitted yet.
+    pub(super) fn joins(&self) -> Vec<Join> {
+        self.joining.values().cloned().collect()
+    }
+
     /// Forgets a join that was refused; true if its socket still waits.
     pub(super) fn refused(&mut self, connection: ConnectionId) -> bool {
         self.joining.remove(&connection).is_some()
@@ -145,7 +150,7 @@ impl LocalSockets {
                 }
                 Line::Change(RoomLine::Removed { user, close }) => self.remove(user, *close, deliveries),
                 Line::Change(RoomLine::KeptOut(users)) => deliveries.push(Delivery::KeepOut(users.clone())),
-                Line::Ended => self.remove_all(deliveries),
+                Line::Ended => self.remove_all(Close::TimedOut, deliveries),
                 Line::Change(_) | Line::Claimed { .. } | Line::Whole(_) | Line::HandedOver { .. } => {}
             }
         }
@@ -204,9 +209,9 @@ impl LocalSockets {
         }
     }
 
-    fn remove_all(&mut self, deliveries: &mut Vec<Delivery>) {
+    pub(super) fn remove_all(&mut self, close: Close, deliveries: &mut Vec<Delivery>) {
         let users: Vec<UserId> = self.members.keys().cloned().collect();
-        users.iter().for_each(|user| self.remove(user, Close::TimedOut, deliveries));
+        users.iter().for_each(|user| self.remove(user, close, deliveries));
     }
 
     /// Brings the sockets to a state that was read as a whole, since entries in between are not there any more. Returns

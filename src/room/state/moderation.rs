@@ -193,6 +193,7 @@ impl Room {
             Moderator::Member(user) => Some(user.clone()),
             Moderator::Identity(..) | Moderator::Operator => None,
         };
+        let action = (action.0.into(), action.1);
         effects.push(self.publish(RoomEvent::Moderated { by, action, target }));
         effects.extend(self.persist_moderation());
         if self.moderation.waiting() != waiting {

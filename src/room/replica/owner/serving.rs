@@ -11,6 +11,7 @@ use satsuma_cluster::{Downlink, JournalWriter, LinkId};
 use super::super::lines::RoomState;
 use super::super::messages::{Attach, Content, PeerMessage};
 use super::super::{Action, Role, RoomReplica, Surroundings};
+use super::outside::OutsideEvents;
 use super::{FIRST_WHOLE, Owner, POSITIONS, WHOLE_AT_LEAST, has_joined};
 use crate::id::{NodeId, UserId};
 use crate::protocol::close::Close;
@@ -60,9 +61,13 @@ impl RoomReplica {
             purged_below: 0,
             whole_at: now + if is_taken_over { FIRST_WHOLE } else { WHOLE_AT_LEAST },
             is_ending: false,
-            was_away: false,
+            outside: OutsideEvents::new(self.recording, state),
+            away_since: None,
+            looked_at: now,
+            is_alone: false,
         };
         self.adopts = false;
+        owner.publish_again(state, &mut self.actions);
         let epoch = owner.epoch();
         self.role = Role::Owner(owner.into());
         // The sockets of this node are attached as those of others are.
@@ -159,7 +164,7 @@ impl RoomReplica {
             self.up(surroundings, self.node, up);
         }
         let Role::Owner(owner) = &mut self.role else { return };
-        owner.forgive(surroundings);
+        owner.look_at_engine(surroundings);
         if owner.room.deadline().is_some_and(|(at, _)| at <= now) && !owner.writer.is_full() {
             owner.run(surroundings, Input::Wake, &mut self.actions);
         }
@@ -170,6 +175,7 @@ impl RoomReplica {
                 owner.remove(now, user, Close::TimedOut);
             }
         }
+        owner.end_if_recorded(now);
         owner.snapshot_stored(&mut self.actions);
         let due = POSITIONS.get(owner.positions).is_some_and(|after| owner.changed_at + *after <= now);
         if due {
@@ -182,6 +188,7 @@ impl RoomReplica {
             let whole = Whole { state: self.journal.state().clone(), taken: self.journal.all_taken() };
             owner.writer.push_first(now, Line::Whole(Box::new(whole)));
         }
+        self.go_on_alone(surroundings);
     }
 
     /// Carries out what waited for an entry.
@@ -197,9 +204,14 @@ impl RoomReplica {
         while let Some((_, effect)) = owner.held.pop_front_if(|(entry, _)| *entry <= number) {
             self.actions.push(Action::Effect(effect));
         }
+        owner.publish_stored(record, &mut self.actions);
         owner.snapshot_stored(&mut self.actions);
         let below = self.journal.needed_from();
-        if below > owner.purged_below && record.entry.lines.iter().any(|line| matches!(line, Line::Whole(_)))
+        // Not for a whole state that is shown and may never be stored.
+        let is_known = !owner.writer.has_released();
+        if is_known
+            && below > owner.purged_below
+            && record.entry.lines.iter().any(|line| matches!(line, Line::Whole(_)))
         {
             owner.purged_below = below;
             owner.writer.forget_below(below);

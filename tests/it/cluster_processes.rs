@@ -13,9 +13,11 @@ use tokio::task::JoinSet;
 use crate::client::{Ask, Client, user_of};
 use crate::cluster::{chat, told, users};
 use crate::durable::{KEY, Pooled};
+use crate::event_webhooks::SECRET as WEBHOOK_SECRET;
 use crate::harness::{Person, Reach, eventually, metric};
 use crate::nats_server::{NatsServer, newest};
 use crate::process::Process;
+use crate::webhook::{Posted, Webhook};
 
 const SECRET: &str = "a secret of tests that all nodes share";
 
@@ -27,12 +29,14 @@ struct Nodes {
     nats: NatsServer,
     dir: TempDir,
     started: usize,
+    /// Further settings of all nodes.
+    settings: Vec<(&'static str, String)>,
 }
 
 impl Nodes {
     async fn new() -> Self {
         let nats = NatsServer::start(&newest(), "").await;
-        Self { nats, dir: tempfile::tempdir().unwrap(), started: 0 }
+        Self { nats, dir: tempfile::tempdir().unwrap(), started: 0, settings: Vec::new() }
     }
 
     async fn start(&mut self) -> Process {
@@ -44,13 +48,14 @@ impl Nodes {
     async fn start_in(&self, data: &Path) -> Process {
         let nats = self.nats.url();
         let secret = SECRET.replace(' ', "-");
-        let settings = [
+        let mut settings = vec![
             ("SATSUMA_CLUSTER__NATS", &*nats),
             ("SATSUMA_CLUSTER__SECRET", &*secret),
             ("SATSUMA_CALLS__ROOM_CHECK", "false"),
             ("SATSUMA_DURABLE__KEYS", KEY),
             ("SATSUMA_DURABLE__CALLS_PER_SECOND_PER_OBJECT", "0"),
         ];
+        settings.extend(self.settings.iter().map(|(name, value)| (*name, &**value)));
         Process::start(data, &settings).await
     }
 }
@@ -92,6 +97,38 @@ async fn killed_owner_is_replaced() {
     waits.sort_unstable();
     println!("members waited {waits:?}");
     assert!(waits[KILLS / 2] < Duration::from_millis(2500), "{waits:?}");
+}
+
+/// An owner is killed at the moment at which a message is told, before its webhook can know.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs nats-server"]
+async fn events_of_a_killed_node_are_posted_by_another() {
+    let (mut nodes, hook) = (Nodes::new().await, Webhook::start([]).await);
+    let webhook = format!(
+        "[{{name = 'app', url = '{}', secret = '{WEBHOOK_SECRET}', chat = true, allow_private = true}}]",
+        hook.url()
+    );
+    nodes.settings.push(("SATSUMA_WEBHOOKS", webhook));
+    let b = nodes.start().await;
+    for number in 1..=KILLS as u32 {
+        let a = nodes.start().await;
+        let room = format!("r{number}");
+        let _ada = Client::join(&a, &room, "Ada").await;
+        let mut bob = Client::join(&b, &room, "Bob").await;
+        chat(&mut bob, number).await;
+        assert_eq!(told(&mut bob, number).await, [number]);
+        a.kill();
+        let is_posted = |posted: &Posted| posted.card["data"]["message"] == number.to_string();
+        eventually(format!("{number} is posted"), async || hook.posted().iter().any(is_posted)).await;
+    }
+    let mut of_ids = std::collections::BTreeMap::new();
+    for posted in hook.posted() {
+        let (id, data) = (posted.card["id"].to_string(), posted.card["data"].to_string());
+        assert_eq!(*of_ids.entry(id).or_insert_with(|| data.clone()), data, "one id is one event");
+    }
+    let joined = hook.posted().into_iter().filter(|posted| posted.card["type"] == "member.joined");
+    let joined: std::collections::BTreeSet<_> = joined.map(|posted| posted.card["id"].to_string()).collect();
+    assert_eq!(joined.len(), 2 * KILLS);
 }
 
 /// Nodes are replaced one after another: the rooms stay, and sockets elsewhere stay open.

@@ -168,9 +168,9 @@ mod tests {
         tell(a, &[]);
         assert_eq!(observers.node_gone(a), []);
         assert_eq!(observers.prune(now + FORGOTTEN), []);
-        assert_eq!(observers.node_gone(b), [room.clone()]);
+        assert_eq!(observers.node_gone(b), std::slice::from_ref(&room));
         tell(a, &["Notes"]);
-        assert_eq!(observers.prune(now + FORGOTTEN + Duration::from_secs(1)), [room.clone()]);
+        assert_eq!(observers.prune(now + FORGOTTEN + Duration::from_secs(1)), std::slice::from_ref(&room));
         assert!(observers.names(&room).is_empty() && observers.elsewhere.is_empty());
         assert_eq!(observers.added.load(Ordering::Relaxed), observers.removed.load(Ordering::Relaxed));
         let many: Vec<String> = (0..40).map(|number| number.to_string()).collect();

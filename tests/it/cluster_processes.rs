@@ -21,8 +21,10 @@ use crate::webhook::{Posted, Webhook};
 
 const SECRET: &str = "a secret of tests that all nodes share";
 
-/// Times that the owner of a room is killed.
-const KILLS: usize = 5;
+/// Number of kills in a test: `KILLS`, or five.
+fn kills() -> usize {
+    std::env::var("KILLS").map_or(5, |kills| kills.parse().expect("KILLS is a number"))
+}
 
 /// Nodes on one NATS server.
 struct Nodes {
@@ -68,7 +70,7 @@ async fn killed_owner_is_replaced() {
     let mut nodes = Nodes::new().await;
     let (b, c) = (nodes.start().await, nodes.start().await);
     let mut waits = Vec::new();
-    for round in 0..KILLS {
+    for round in 0..kills() {
         let a = nodes.start().await;
         let room = format!("r{round}");
         let ada = Client::join(&a, &room, "Ada").await;
@@ -95,8 +97,9 @@ async fn killed_owner_is_replaced() {
         assert_eq!(state["meetingId"], meeting);
     }
     waits.sort_unstable();
-    println!("members waited {waits:?}");
-    assert!(waits[KILLS / 2] < Duration::from_millis(2500), "{waits:?}");
+    let (median, late) = (waits[waits.len() / 2], waits[waits.len() * 99 / 100]);
+    println!("{} kills: members waited {median:?} at the median, {late:?} at p99: {waits:?}", waits.len());
+    assert!(median < Duration::from_millis(2500), "{waits:?}");
 }
 
 /// An owner is killed at the moment at which a message is told, before its webhook can know.
@@ -110,7 +113,7 @@ async fn events_of_a_killed_node_are_posted_by_another() {
     );
     nodes.settings.push(("SATSUMA_WEBHOOKS", webhook));
     let b = nodes.start().await;
-    for number in 1..=KILLS as u32 {
+    for number in 1..=kills() as u32 {
         let a = nodes.start().await;
         let room = format!("r{number}");
         let _ada = Client::join(&a, &room, "Ada").await;
@@ -118,7 +121,8 @@ async fn events_of_a_killed_node_are_posted_by_another() {
         chat(&mut bob, number).await;
         assert_eq!(told(&mut bob, number).await, [number]);
         a.kill();
-        let is_posted = |posted: &Posted| posted.card["data"]["message"] == number.to_string();
+        let is_posted =
+            |posted: &Posted| posted.card["data"]["message"].as_str() == Some(&*number.to_string());
         eventually(format!("{number} is posted"), async || hook.posted().iter().any(is_posted)).await;
     }
     let mut of_ids = std::collections::BTreeMap::new();
@@ -128,7 +132,7 @@ async fn events_of_a_killed_node_are_posted_by_another() {
     }
     let joined = hook.posted().into_iter().filter(|posted| posted.card["type"] == "member.joined");
     let joined: std::collections::BTreeSet<_> = joined.map(|posted| posted.card["id"].to_string()).collect();
-    assert_eq!(joined.len(), 2 * KILLS);
+    assert_eq!(joined.len(), 2 * kills());
 }
 
 /// Nodes are replaced one after another: the rooms stay, and sockets elsewhere stay open.
@@ -276,7 +280,7 @@ async fn add(address: std::net::SocketAddr, round: usize, is_over: Arc<AtomicBoo
 async fn objects_outlive_killed_nodes() {
     let mut nodes = Nodes::new().await;
     let (b, c) = (nodes.start().await, nodes.start().await);
-    for round in 0..KILLS {
+    for round in 0..kills() {
         let a = nodes.start().await;
         let is_over = Arc::new(AtomicBool::new(false));
         let mut callers = JoinSet::new();

@@ -22,7 +22,7 @@ fn to(hook: &Webhook) -> impl FnOnce(&mut Config) + Send + use<> {
 
 /// The posted chat messages of a text.
 fn chats(hook: &Webhook, text: u32) -> Vec<Posted> {
-    let is_chat = |posted: &Posted| posted.card["data"]["message"] == text.to_string();
+    let is_chat = |posted: &Posted| posted.card["data"]["message"].as_str() == Some(&*text.to_string());
     hook.posted().into_iter().filter(is_chat).collect()
 }
 

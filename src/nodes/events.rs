@@ -242,11 +242,8 @@ impl<E: Engine> Cluster<E> {
     async fn catch_up(&self, events: &SharedEvents) {
         let places: Vec<(NodeId, u64)> =
             events.places().iter().map(|(node, place)| (*node, *place)).collect();
-        for (node, place) in places {
-            if self.membership().is_alive(node) {
-                self.fetch_events(events, node, place).await;
-            }
-        }
+        let alive = places.into_iter().filter(|(node, _)| self.membership().is_alive(*node));
+        join_all(alive.map(|(node, place)| self.fetch_events(events, node, place))).await;
     }
 
     fn forget_places(&self, events: &SharedEvents) {

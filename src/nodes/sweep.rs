@@ -45,6 +45,7 @@ const MAX_ENDED: usize = 65_536;
 
 /// The sweeping of a node.
 pub(super) struct Sweep {
+    started: Instant,
     at: Instant,
     /// The number of nodes that were gone when this was last looked at.
     gone: u64,
@@ -104,7 +105,15 @@ impl EndedJournals {
 impl Sweep {
     pub(super) fn new(now: Instant) -> Self {
         let purging = FuturesUnordered::new();
-        Self { at: now + TAKEOVERS, gone: 0, reading: None, found: VecDeque::new(), start_at: now, purging }
+        Self {
+            started: now,
+            at: now + TAKEOVERS,
+            gone: 0,
+            reading: None,
+            found: VecDeque::new(),
+            start_at: now,
+            purging,
+        }
     }
 
     /// Begins what is due, and starts some of the rooms that were found.
@@ -123,7 +132,7 @@ impl Sweep {
         if self.start_at <= now && !self.found.is_empty() {
             self.start_at = now + STARTS;
             for Found { room, owner } in self.found.drain(..self.found.len().min(AT_A_TIME)) {
-                match cluster.standing(owner, now, grace) {
+                match cluster.standing(owner, now, self.started, grace) {
                     Standing::Alive => {}
                     Standing::MayReturn => self.at = self.at.min(now + grace),
                     Standing::Gone => cluster.start_orphan(room),
@@ -209,14 +218,15 @@ impl<E: Engine> Cluster<E> {
         !membership.is_cut_off() && first == Some(self.node())
     }
 
-    /// The state of a room's owner. Of one that was never heard of only a request tells, which the room's start makes.
-    fn standing(&self, owner: Option<NodeId>, now: Instant, grace: Duration) -> Standing {
+    /// The state of a room's owner. One that was never heard of may have been cut off when this node started.
+    fn standing(&self, owner: Option<NodeId>, now: Instant, started: Instant, grace: Duration) -> Standing {
         let membership = self.membership();
-        let Some(owner) = owner.filter(|owner| membership.knows(*owner)) else { return Standing::Gone };
+        let Some(owner) = owner else { return Standing::Gone };
         let heard = membership.last_heard(owner);
-        if membership.is_alive(owner) {
+        let may_return = now.into_std() < heard.unwrap_or(started.into_std()) + grace;
+        if heard.is_some() && membership.is_alive(owner) {
             Standing::Alive
-        } else if heard.is_some_and(|heard| now.into_std() < heard + grace) {
+        } else if may_return {
             Standing::MayReturn
         } else {
             Standing::Gone

@@ -18,8 +18,9 @@ const MAX_BYTES: usize = 1 << 20;
 /// Bytes of the events of one message; a longer one is alone.
 const PART_BYTES: usize = 48 << 10;
 
-/// Time for which events are for others after the last sign that one wants them. There are several such signs a second.
-const WANTED: Duration = Duration::from_secs(10);
+/// Time for which events are numbered after the last sign that another node wants them: as long as a node wants them after
+/// its last stream. While the engine is away no sign comes, and the numbers tell afterwards what was missed.
+const WANTED: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The events of a node. A clone is the same.
 #[derive(Clone, Debug, Default)]

@@ -357,11 +357,12 @@ impl World {
                 None
             }
             ForNode::Join(join) => {
-                let bytes = 200;
+                let (connection, bytes) = (join.connection, 200);
                 let result = self.command(index, RemoteCommand::Join(*join), bytes)?;
                 if !result {
                     // As a handshake that is answered 503; the client comes back by itself.
                     self.log(|| format!("node {index} has no space for a join"));
+                    self.lose_socket(connection, false);
                 }
                 None
             }

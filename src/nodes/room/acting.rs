@@ -30,6 +30,10 @@ pub(super) enum Written {
 impl<E: Engine> RoomTask<E> {
     /// Carries out what is to be done, and what follows from that.
     pub(super) async fn carry_out(&mut self) {
+        if self.replica.room().is_some() != self.is_owner {
+            // What it says is of a journal that another node may have gone on with differently.
+            self.recorded = RecordedMark::default();
+        }
         self.see_to_media().await;
         loop {
             let actions = self.replica.take_actions();
@@ -49,8 +53,6 @@ impl<E: Engine> RoomTask<E> {
         }
         if is_owner != self.is_owner {
             self.is_owner = is_owner;
-            // What it says is of a journal that another node may have gone on with differently.
-            self.recorded = RecordedMark::default();
             self.cluster.count_owned(is_owner);
             self.cluster.set_owned(&self.name, is_owner);
             self.count_change(is_owner);
